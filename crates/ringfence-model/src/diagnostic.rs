@@ -16,6 +16,8 @@ pub enum Severity {
 /// Why a clause was rejected or noticed: a closed list, because it becomes a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
+    /// A file or folder is gone, or the system does not let it be read.
+    Unreadable,
     /// The file or document is not YAML or JSON.
     Syntax,
     /// The document has no kind or apiVersion that Ringfence reads.
@@ -60,7 +62,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zero before the first case.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
+        Self::Unreadable,
         Self::Syntax,
         Self::UnknownKind,
         Self::Schema,
@@ -86,6 +89,7 @@ impl Reason {
     /// As a metric label: `invalid_cidr`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "unreadable",
             Self::Syntax => "syntax",
             Self::UnknownKind => "unknown_kind",
             Self::Schema => "schema",

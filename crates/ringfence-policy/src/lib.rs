@@ -1,1 +1,16 @@
-//! (being written)
+//! From objects to rulesets: the policy index and the compiler.
+//!
+//! [`Index`] takes objects in any order and says after each batch which local pods' rulesets have changed. It does no
+//! I/O, reads no clock, takes no lock and cannot fail: what is invalid has been dealt with before it gets here.
+//!
+//! Reading order: `plan` (what the policies of one pod allow), `compile` (how nftables says that), `index` (who the
+//! peers are, and what an event changes).
+
+mod compile;
+pub mod evaluate;
+mod index;
+mod options;
+mod plan;
+
+pub use index::{AttachmentView, Conflict, Index, NetworkView, PodView, PolicyView};
+pub use options::{Locality, Options, TargetFacts};

@@ -179,7 +179,8 @@ pub enum Verdict {
     Accept,
     /// Dropped.
     Drop,
-    /// Goes on in a chain and does not come back; after its last rule the base chain's policy (accept) counts.
+    /// Goes on in a chain and does not come back: after its last rule comes what is behind the last jump, and where
+    /// there was none, the base chain's policy (accept).
     Goto(Name),
     /// Goes on in a chain and comes back after its last rule.
     Jump(Name),

@@ -1,0 +1,234 @@
+//! The base chains, and the whole ruleset of a pod.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ringfence_model::{Direction, Family, InterfaceName, PodUid};
+use ringfence_ruleset::{
+    BaseChain, Chain, CtDirection, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Table, Verdict,
+};
+
+use super::names::Names;
+use super::table::{Writer, accept};
+use super::{Compiled, SetLink};
+use crate::TargetFacts;
+use crate::plan::{InterfacePlan, PodPlan};
+
+/// Before destination NAT (`mangle - 10`): ports are still those on the wire.
+const ARRIVE: i32 = -160;
+/// After source NAT (`srcnat + 10`), for the same reason.
+const LEAVE: i32 = 110;
+/// The kernel's priority `filter`.
+const FILTER: i32 = 0;
+/// IPv4, IPv6, and both kinds of VLAN tags, behind which either may hide. Everything else, ARP included, is no
+/// business of IP policies (statements 115, 116).
+const ETHER_TYPES: [u16; 4] = [0x0800, 0x86dd, 0x8100, 0x88a8];
+/// Longest comment that a table may have here.
+const COMMENT: usize = 120;
+
+/// What a ruleset depends on beside policies.
+pub(crate) struct Environment<'a> {
+    /// What the kernel can do.
+    pub kernel: KernelFeatures,
+    /// Addresses of the node.
+    pub node_addresses: &'a BTreeSet<IpAddr>,
+    /// The same, from the pod's status.
+    pub host_addresses: &'a BTreeSet<IpAddr>,
+    /// What is in the network namespace; nothing while that is not known.
+    pub facts: &'a TargetFacts,
+}
+
+impl Environment<'_> {
+    /// From where the node may always reach an interface of the cluster network (statement 117). The pod's own
+    /// addresses never: from the wire they are forged (statement 120).
+    fn trusted(&self, plan: &InterfacePlan) -> Vec<IpAddr> {
+        if !plan.cluster {
+            return Vec::new();
+        }
+        let known = self
+            .node_addresses
+            .iter()
+            .chain(self.host_addresses)
+            .chain(&self.facts.gateways);
+        let trusted: BTreeSet<IpAddr> = known
+            .filter(|address| !plan.addresses.contains(address))
+            .copied()
+            .collect();
+        trusted.into_iter().collect()
+    }
+}
+
+/// The ruleset of an isolated pod.
+pub(crate) fn compile(uid: &PodUid, plan: &PodPlan, environment: &Environment<'_>) -> Compiled {
+    let comment: String = format!("ringfence {uid}").chars().take(COMMENT).collect();
+    let mut inet = Table::default();
+    let mut links = Vec::new();
+    for (position, interface) in plan.interfaces.iter().enumerate() {
+        for direction in Direction::BOTH {
+            let Some(table) = interface.table(direction) else {
+                continue;
+            };
+            let trusted = match direction {
+                Direction::Ingress => environment.trusted(interface),
+                Direction::Egress => Vec::new(),
+            };
+            let names = Names::new(&interface.interface, direction);
+            let mut writer = Writer::new(&mut inet, names, direction, table, interface.dhcp);
+            writer.write(&trusted);
+            links.extend(writer.peer_sets.into_iter().map(|(set, family, name)| SetLink {
+                interface: position,
+                direction,
+                set,
+                family,
+                name,
+            }));
+        }
+    }
+    let unexplained = Name::new("unexplained-denied");
+    inet.counters.insert(unexplained.clone());
+    base(
+        &mut inet,
+        "arrive",
+        Hook::Prerouting,
+        ARRIVE,
+        dispatch(plan, Way::Arrives, &unexplained),
+    );
+    base(
+        &mut inet,
+        "leave",
+        Hook::Postrouting,
+        LEAVE,
+        dispatch(plan, Way::Leaves, &unexplained),
+    );
+    let source: Vec<Rule> = restricted(plan).flat_map(own_source).collect();
+    if environment.kernel.fib && !source.is_empty() {
+        base(&mut inet, "source", Hook::Output, ARRIVE, source);
+    }
+    let mut netdev = Table::default();
+    if environment.kernel.egress_backstop {
+        for interface in restricted(plan).map(|plan| &plan.interface) {
+            if environment.facts.interfaces.contains(interface) {
+                backstop(&mut netdev, interface);
+            }
+        }
+    }
+    Compiled {
+        ruleset: Ruleset {
+            comment: comment.into(),
+            inet,
+            netdev,
+        },
+        links,
+    }
+}
+
+/// Interfaces on which something that the pod sends may be denied. Where everything is allowed there is nothing to
+/// walk around, and frames that a virtual machine sends past the IP stack are allowed like everything (statement 18).
+fn restricted(plan: &PodPlan) -> impl Iterator<Item = &InterfacePlan> {
+    plan.interfaces
+        .iter()
+        .filter(|plan| plan.egress.as_ref().is_some_and(|table| !table.is_open()))
+}
+
+fn base(table: &mut Table, name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
+    let base = Some(BaseChain { hook, priority });
+    table.chains.insert(Name::new(name), Chain { base, rules });
+}
+
+/// Which way a packet goes, seen from the pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Arrives,
+    Leaves,
+}
+
+impl Way {
+    fn on(self, interface: InterfaceName) -> Match {
+        match self {
+            Self::Arrives => Match::ArrivesOn(interface),
+            Self::Leaves => Match::LeavesOn(interface),
+        }
+    }
+}
+
+/// Sends every packet to the chain that judges the connection it belongs to. Comparisons and no verdict map: the
+/// interfaces of a pod are few.
+fn dispatch(plan: &PodPlan, way: Way, unexplained: &Name) -> Vec<Rule> {
+    // A pod cannot be blocked from itself (statements 118, 119, 169).
+    let mut rules: Vec<Rule> = InterfaceName::new("lo")
+        .map(|lo| accept(vec![way.on(lo)]))
+        .into_iter()
+        .collect();
+    for plan in &plan.interfaces {
+        let on = way.on(plan.interface.clone());
+        // Whose connection it is: what arrives first opens one to the pod, what leaves first opens one from it.
+        let (opens, answers) = match way {
+            Way::Arrives => (Direction::Ingress, Direction::Egress),
+            Way::Leaves => (Direction::Egress, Direction::Ingress),
+        };
+        let opening = plan.table(opens).map(|_| Names::new(&plan.interface, opens));
+        let answering = plan
+            .table(answers)
+            .map(|_| Names::new(&plan.interface, answers).part("reply"));
+        // Without a chain for packets that have no direction the last rule accepts, and a rule before it that only
+        // accepts says nothing new.
+        let accepts_rest = opening.is_none();
+        for (direction, chain) in [
+            (CtDirection::Original, opening.as_ref().map(Names::chain)),
+            (CtDirection::Reply, answering),
+        ] {
+            if chain.is_some() || !accepts_rest {
+                rules.push(to(vec![on.clone(), Match::CtDirection(direction)], chain));
+            }
+        }
+        rules.push(to(vec![on], opening.map(|names| names.part("untracked"))));
+    }
+    rules.push(Rule {
+        matches: Vec::new(),
+        counter: Some(unexplained.clone()),
+        verdict: Verdict::Drop,
+    });
+    rules
+}
+
+fn to(matches: Vec<Match>, chain: Option<Name>) -> Rule {
+    Rule {
+        matches,
+        counter: None,
+        verdict: chain.map_or(Verdict::Accept, Verdict::Goto),
+    }
+}
+
+/// What the pod itself sends carries an address of its own. The known ones come first: a comparison is cheaper than
+/// the routing table. The unspecified addresses name nobody (DHCP, duplicate address detection).
+fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
+    let unspecified = Family::BOTH.map(|family| match family {
+        Family::V4 => IpAddr::from([0; 4]),
+        Family::V6 => IpAddr::from([0; 16]),
+    });
+    let on = || Match::LeavesOn(plan.interface.clone());
+    let known = plan.addresses.iter().chain(&unspecified);
+    let mut rules: Vec<Rule> = known
+        .map(|address| accept(vec![on(), Match::Address(ringfence_ruleset::Side::Source, *address)]))
+        .collect();
+    rules.push(Rule {
+        matches: vec![on(), Match::SourceNotLocal],
+        counter: Some(Names::new(&plan.interface, Direction::Egress).part("denied")),
+        verdict: Verdict::Drop,
+    });
+    rules
+}
+
+/// The last gate before the wire: IP packets must come from the IP stack, where the chains above have seen them.
+fn backstop(table: &mut Table, interface: &InterfaceName) {
+    let denied = Names::new(interface, Direction::Egress).part("denied");
+    let mut rules = vec![accept(vec![Match::Routed])];
+    rules.extend(ETHER_TYPES.map(|ether_type| Rule {
+        matches: vec![Match::EtherType(ether_type)],
+        counter: Some(denied.clone()),
+        verdict: Verdict::Drop,
+    }));
+    table.counters.insert(denied);
+    let name = format!("{}-backstop", interface.as_identifier());
+    base(table, &name, Hook::Egress(interface.clone()), FILTER, rules);
+}

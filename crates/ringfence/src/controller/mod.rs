@@ -1,0 +1,240 @@
+//! The agent loop: one task owns the index and all bookkeeping, and nothing else changes state (invariant 3).
+//!
+//! ```text
+//! source ──► events ──► index ──► commit ──► dirty pods ──► appliers (one thread each) ──► kernel
+//!                         ▲                                     │
+//!                         └──────────── results ◄───────────────┘           readers ◄── snapshot, once a turn
+//! ```
+//!
+//! It runs on a thread of its own with a runtime that knows nothing but time: a change passes two threads on its way
+//! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
+
+mod pods;
+mod roster;
+mod target;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use ringfence_kube::directory::Update;
+use ringfence_model::{NamespacedName, PodUid, Scope};
+use ringfence_policy::{Index, Locality, Options};
+use ringfence_ruleset::KernelFeatures;
+use tokio::runtime;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{error, info};
+
+use self::roster::Roster;
+use self::target::Target;
+use crate::drops::Drops;
+use crate::event::{Applied, Event, Stamp};
+use crate::findings::Findings;
+use crate::http::Readers;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::template::NetnsTemplate;
+use crate::watcher::Watcher;
+
+/// Batches and results that one turn takes in at most, so that what is waiting for the kernel does not wait for ever.
+const TURN: usize = 512;
+
+/// A comparison with the kernel is asked of a tenth of the pods at a time, so that they do not all wake at once.
+const SLICES: u32 = 10;
+
+/// What the loop has to know.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Name of this node.
+    pub node: Arc<str>,
+    /// What the source is called: `dir:/etc/manifests`.
+    pub source: Arc<str>,
+    /// What NetworkPolicies without `policy-for` act on.
+    pub scope: Scope,
+    /// What the kernel can do.
+    pub features: KernelFeatures,
+    /// Addresses of this node.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// Where the pods' network namespaces are.
+    pub netns_path: NetnsTemplate,
+    /// Time within which each pod's rules are compared with the kernel's once.
+    pub resync: Duration,
+}
+
+/// A running loop.
+#[derive(Debug)]
+pub struct Running {
+    /// For the HTTP servers.
+    pub readers: Readers,
+    thread: JoinHandle<()>,
+}
+
+/// Is told of everything that appliers have done, on the loop's thread.
+pub type Observer = Box<dyn Fn(&Applied) + Send>;
+
+/// Starts the loop on objects that come out of a channel.
+pub fn start(setup: Setup, source: Receiver<Vec<Update>>) -> anyhow::Result<Running> {
+    start_observed(setup, source, Box::new(|_| {}))
+}
+
+/// The same for benches and tests, which want to know when something was committed.
+pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Observer) -> anyhow::Result<Running> {
+    let (events, queue) = unbounded_channel();
+    let metrics = Arc::new(Metrics::new()?);
+    let empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
+    let snapshots = Arc::new(ArcSwap::from_pointee(empty.clone()));
+    let readers = Readers {
+        snapshots: Arc::clone(&snapshots),
+        events: events.clone(),
+        metrics: Arc::clone(&metrics),
+        drops: Arc::new(Drops::default()),
+    };
+    let options = Options {
+        locality: Locality::Node(Arc::clone(&setup.node)),
+        scope: setup.scope,
+        kernel: setup.features,
+        node_addresses: setup.node_addresses.clone(),
+    };
+    let controller = Controller {
+        index: Index::new(options.clone()),
+        locality: options.locality,
+        watcher: Watcher::start(events.clone())?,
+        targets: BTreeMap::new(),
+        names: BTreeMap::new(),
+        active: HashMap::new(),
+        roster: Roster::default(),
+        findings: Findings::default(),
+        snapshot: empty,
+        snapshots,
+        events,
+        metrics,
+        synced: false,
+        runs: 0,
+        retries: BTreeSet::new(),
+        verified: None,
+        next_verify: Instant::now() + setup.resync / SLICES,
+        due: BTreeSet::new(),
+        touched: BTreeSet::new(),
+        stamp: None,
+        pods_changed: false,
+        observer,
+        setup,
+    };
+    // Without the I/O driver a wake-up is a futex and not a trip through epoll.
+    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = thread::Builder::new()
+        .name("agent-loop".into())
+        .spawn(move || runtime.block_on(controller.run(source, queue)))?;
+    Ok(Running { readers, thread })
+}
+
+impl Running {
+    /// Lets the loop end after its turn. All rules stay in place (invariant 8).
+    pub fn shut_down(&self) {
+        // It has ended already: that is what was wanted.
+        drop(self.readers.events.send(Event::Shutdown));
+    }
+
+    /// Whether the loop has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the loop's end. An error means that it failed unexpectedly; all rules stay in place then too.
+    pub fn join(self) -> anyhow::Result<()> {
+        self.thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the agent loop failed unexpectedly; all rules stay in place"))
+    }
+}
+
+/// The state.
+struct Controller {
+    setup: Setup,
+    locality: Locality,
+    index: Index,
+    watcher: Watcher,
+    targets: BTreeMap<PodUid, Target>,
+    /// The local pods of each name: more than one for a moment, when a pod is replaced by another one of its name.
+    names: BTreeMap<NamespacedName, BTreeSet<PodUid>>,
+    /// The one of them that may use the path.
+    active: HashMap<NamespacedName, PodUid>,
+    roster: Roster,
+    findings: Findings,
+    snapshot: Snapshot,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    events: UnboundedSender<Event>,
+    metrics: Arc<Metrics>,
+    synced: bool,
+    observer: Observer,
+    /// Number of appliers that were started.
+    runs: u64,
+    retries: BTreeSet<(Instant, PodUid)>,
+    /// The pod whose comparison was asked for last.
+    verified: Option<PodUid>,
+    next_verify: Instant,
+    // Of the current turn:
+    /// Pods whose ruleset is handed over whatever the index says.
+    due: BTreeSet<PodUid>,
+    /// Pods whose row of the snapshot is out of date.
+    touched: BTreeSet<PodUid>,
+    /// The event that started it.
+    stamp: Option<Stamp>,
+    /// Whether address claims may have changed.
+    pods_changed: bool,
+}
+
+impl Controller {
+    async fn run(mut self, mut source: Receiver<Vec<Update>>, mut queue: UnboundedReceiver<Event>) {
+        let mut source_open = true;
+        loop {
+            let wake = self.next_wake();
+            let event = tokio::select! {
+                biased;
+                Some(event) = queue.recv() => event,
+                batch = source.recv(), if source_open => {
+                    let Some(batch) = batch else {
+                        source_open = false;
+                        error!(
+                            source = &*self.setup.source,
+                            "The source has ended: what was read stays in force, and nothing new is seen"
+                        );
+                        continue;
+                    };
+                    Event::Source(batch)
+                },
+                () = tokio::time::sleep_until(wake.into()) => Event::Timer,
+            };
+            let now = Instant::now();
+            let mut running = self.handle(event, now);
+            // What has queued up meanwhile is one turn with one commit, results and sources in alternation, so that
+            // neither starves the other.
+            for _ in 0..TURN {
+                let result = queue.try_recv().ok();
+                let batch = source.try_recv().ok().map(Event::Source);
+                if result.is_none() && batch.is_none() {
+                    break;
+                }
+                for event in result.into_iter().chain(batch) {
+                    running &= self.handle(event, now);
+                }
+            }
+            if !running {
+                info!("Stopping; all rules stay in place");
+                return;
+            }
+            self.finish(now);
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        match self.retries.first() {
+            Some((retry, _)) => (*retry).min(self.next_verify),
+            None => self.next_verify,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The local pods: their network namespaces, their appliers, their rulesets.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringfence_model::{Consequence, Diagnostic, NamespacedName, Pod, PodUid, Reason, Severity, Source};
+use ringfence_netns::{Facts, NetnsId};
+use ringfence_policy::TargetFacts;
+use tracing::{info, warn};
+
+use super::Controller;
+use super::target::{InKernel, Phase, Target};
+use crate::applier::Applier;
+use crate::event::{Applied, Cause, OpenError, Opened, Stamp};
+use crate::findings::Finder;
+use crate::watcher::Sight;
+
+impl Controller {
+    pub(super) fn track(&mut self, pod: &Pod, now: Instant) {
+        self.touched.insert(pod.uid.clone());
+        if let Some(target) = self.targets.get_mut(&pod.uid) {
+            let same = target.pod.attachments == pod.attachments;
+            target.pod = Arc::new(pod.clone());
+            // Other attachments often mean other interfaces: look now and not only at the next comparison.
+            if let Some(applier) = target.applier().filter(|_| !same) {
+                applier.mailbox().verify();
+            }
+            return;
+        }
+        let path = self.setup.netns_path.path(pod).map_err(|error| error.to_string());
+        if let Err(message) = &path {
+            let finding = Diagnostic {
+                source: pod_source(&pod.name),
+                path: "metadata".to_owned(),
+                severity: Severity::Error,
+                reason: Reason::Schema,
+                message: message.clone(),
+                consequence: Consequence::ObjectIgnored,
+            };
+            let change = self
+                .findings
+                .replace(Finder::Agent, &finding.source.clone(), vec![finding]);
+            self.report(&change);
+        }
+        let target = Target::new(Arc::new(pod.clone()), path.map_err(Arc::from));
+        self.targets.insert(pod.uid.clone(), target);
+        self.names.entry(pod.name.clone()).or_default().insert(pod.uid.clone());
+        self.elect(&pod.name, now);
+    }
+
+    /// The pod is gone, or it has ended. Its rules stay as long as its network namespace (never open).
+    pub(super) fn let_go(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.remove(pod) else {
+            return;
+        };
+        self.watcher.forget(pod);
+        self.index.set_facts(pod, None);
+        let name = target.pod.name.clone();
+        let change = self.findings.replace(Finder::Agent, &pod_source(&name), Vec::new());
+        self.report(&change);
+        if let Some(others) = self.names.get_mut(&name) {
+            others.remove(pod);
+            if others.is_empty() {
+                self.names.remove(&name);
+            }
+        }
+        info!(pod = %name, uid = %pod, "Pod is gone: its rules stay as long as its network namespace");
+        self.elect(&name, now);
+    }
+
+    /// Of several pods of one name only the newest may use the path: the others' namespaces are gone or going.
+    fn elect(&mut self, name: &NamespacedName, now: Instant) {
+        let newest = self.names.get(name).and_then(|pods| {
+            pods.iter()
+                .max_by_key(|uid| {
+                    self.targets
+                        .get(*uid)
+                        .map(|target| (target.pod.started, (*uid).clone()))
+                })
+                .cloned()
+        });
+        let before = self.active.get(name).cloned();
+        if newest == before {
+            return;
+        }
+        if let Some(before) = before {
+            self.watcher.forget(&before);
+            if let Some(target) = self.targets.get_mut(&before) {
+                target.release("a newer pod has its name and its network namespace".into());
+            }
+        }
+        let Some(newest) = newest else {
+            self.active.remove(name);
+            self.snapshot.pods.remove(name);
+            return;
+        };
+        self.active.insert(name.clone(), newest.clone());
+        let path = self.targets.get(&newest).and_then(|target| target.path.clone().ok());
+        if let Some(path) = path {
+            self.watcher.track(newest.clone(), path);
+        }
+        if self.synced {
+            self.open(&newest, Cause::Pod, now);
+        }
+    }
+
+    // === Network namespaces ===
+
+    pub(super) fn is_current(&self, pod: &PodUid, run: u64) -> bool {
+        self.targets
+            .get(pod)
+            .and_then(Target::applier)
+            .is_some_and(|applier| applier.run() == run)
+    }
+
+    /// Starts an applier, which reports what it finds.
+    pub(super) fn open(&mut self, pod: &PodUid, cause: Cause, now: Instant) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        self.touched.insert(pod.clone());
+        let path = match &target.path {
+            Ok(path) => path.clone(),
+            Err(reason) => {
+                target.phase = Phase::Absent(Arc::clone(reason));
+                return;
+            }
+        };
+        let stamp = Stamp { cause, received: now };
+        target.stamp = Some(stamp.earlier(target.stamp));
+        self.runs += 1;
+        match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.events.clone()) {
+            Ok(applier) => {
+                // Otherwise the first ruleset waits for the facts, which may change it.
+                if target.facts_known {
+                    applier.mailbox().enforce(target.wanted.clone(), target.stamp.take());
+                }
+                target.phase = Phase::Opening(applier);
+            }
+            Err(error) => {
+                target.phase = Phase::Broken;
+                let retry = target.fail(format!("no thread could be started: {error}").into(), false, now);
+                self.retries.insert((retry, pod.clone()));
+            }
+        }
+    }
+
+    pub(super) fn seen(&mut self, pod: &PodUid, id: Option<NetnsId>, now: Instant) {
+        // Before that, nothing is opened; then everything is.
+        if !self.synced {
+            return;
+        }
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        let held = match &target.phase {
+            Phase::Live(_, held) | Phase::Idle(held) => Some(*held),
+            // What the applier is opening may be this one or the one before: it will say.
+            Phase::Opening(_) => {
+                target.seen_meanwhile = id.into();
+                return;
+            }
+            Phase::Absent(_) | Phase::Broken => None,
+        };
+        match id {
+            Some(id) if held == Some(id) => {}
+            Some(_) => {
+                if held.is_some() {
+                    info!(pod = %target.pod.name, uid = %pod, "Network namespace was replaced: the new one is opened");
+                    target.release("its network namespace was replaced".into());
+                }
+                self.open(pod, Cause::Netns, now);
+            }
+            None => {
+                if held.is_some() {
+                    info!(pod = %target.pod.name, uid = %pod, "Network namespace is gone");
+                    target.release(absent(target).into());
+                    self.touched.insert(pod.clone());
+                }
+            }
+        }
+    }
+
+    pub(super) fn opened(&mut self, pod: &PodUid, run: u64, result: Result<Opened, OpenError>, now: Instant) {
+        if !self.is_current(pod, run) {
+            return;
+        }
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        self.touched.insert(pod.clone());
+        let seen = std::mem::take(&mut target.seen_meanwhile);
+        match result {
+            Ok(Opened { id, facts, has_rules }) => {
+                if let Phase::Opening(applier) = std::mem::replace(&mut target.phase, Phase::Broken) {
+                    target.phase = Phase::Live(applier, id);
+                }
+                target.facts_known = true;
+                target.has_rules = has_rules;
+                if seen != Sight::Unseen
+                    && seen != Sight::Namespace(id)
+                    && let Ok(path) = target.path.clone()
+                {
+                    // Replaced while it was being opened, before or after: the watcher is to say what is there now.
+                    self.watcher.track(pod.clone(), path);
+                }
+                match facts {
+                    Ok(facts) => self.index.set_facts(pod, Some(target_facts(facts))),
+                    Err(error) => {
+                        warn!(pod = %target.pod.name, %error, "Interfaces cannot be read: rules are made without them");
+                    }
+                }
+                self.due.insert(pod.clone());
+            }
+            Err(OpenError { pending: true, reason }) => {
+                target.release(reason.into());
+                // The watcher may have reported the namespace while the applier was still running into the void: it
+                // is to say once more what it sees.
+                if let Ok(path) = target.path.clone() {
+                    self.watcher.track(pod.clone(), path);
+                }
+            }
+            Err(OpenError { pending: false, reason }) => {
+                target.phase = Phase::Broken;
+                let retry = target.fail(reason.into(), false, now);
+                self.retries.insert((retry, pod.clone()));
+            }
+        }
+    }
+
+    // === Rulesets ===
+
+    /// The index has another ruleset for the pod.
+    pub(super) fn changed(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        match target.hasten(now) {
+            Some(retry) => {
+                self.retries.insert((retry, pod.clone()));
+            }
+            None => self.hand_over(pod, now),
+        }
+    }
+
+    /// Hands the latest ruleset to the pod's applier.
+    pub(super) fn hand_over(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        match &target.phase {
+            Phase::Live(..) if target.nothing_to_do() => target.retire(),
+            Phase::Live(applier, _) => {
+                let stamp = target.stamp.take();
+                applier.mailbox().enforce(target.wanted.clone(), stamp);
+            }
+            Phase::Opening(applier) if target.facts_known => {
+                let stamp = target.stamp.take();
+                applier.mailbox().enforce(target.wanted.clone(), stamp);
+            }
+            Phase::Idle(_) if target.wanted.is_some() => {
+                let cause = target.stamp.map_or(Cause::Policy, |stamp| stamp.cause);
+                self.open(pod, cause, now);
+            }
+            Phase::Idle(_) | Phase::Opening(_) | Phase::Absent(_) | Phase::Broken => {}
+        }
+    }
+
+    pub(super) fn applied(&mut self, applied: Applied, now: Instant) {
+        self.metrics.applied(&applied);
+        (self.observer)(&applied);
+        if let Some(drift) = &applied.drift {
+            warn!(
+                uid = %applied.pod,
+                reason = drift.reason,
+                detail = drift.detail,
+                repaired = applied.result.is_ok(),
+                "Rules were changed by somebody else"
+            );
+        }
+        if !self.is_current(&applied.pod, applied.run) {
+            return;
+        }
+        let Some(target) = self.targets.get_mut(&applied.pod) else {
+            return;
+        };
+        match applied.result {
+            Ok(_) => {
+                // Readers are told only where the state is another one: with every element it would be too much.
+                if target.failure.take().is_some()
+                    || target.in_kernel == InKernel::Untouched
+                    || applied.wanted.is_none()
+                {
+                    self.touched.insert(applied.pod.clone());
+                }
+                target.in_kernel = InKernel::Holds(applied.wanted);
+            }
+            Err(refusal) => {
+                // The event still waits for its rules.
+                target.stamp = applied.stamp.map(|stamp| stamp.earlier(target.stamp)).or(target.stamp);
+                let retry = target.fail(refusal.reason.into(), refusal.closed, now);
+                self.retries.insert((retry, applied.pod.clone()));
+                self.touched.insert(applied.pod);
+            }
+        }
+    }
+}
+
+fn absent(target: &Target) -> String {
+    match &target.path {
+        Ok(path) => format!("no network namespace at {}", path.display()),
+        Err(reason) => reason.to_string(),
+    }
+}
+
+fn pod_source(name: &NamespacedName) -> Source {
+    Source {
+        kind: "Pod".into(),
+        name: name.to_string().into(),
+    }
+}
+
+/// The part of what was found that rulesets depend on.
+pub(super) fn target_facts(facts: Facts) -> TargetFacts {
+    TargetFacts {
+        interfaces: facts.interfaces.into_keys().collect(),
+        gateways: facts.gateways,
+    }
+}

@@ -1,0 +1,54 @@
+//! `/readyz`: whether every local pod has been dealt with once, and what is pending.
+
+use std::fmt::Write as _;
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+
+use crate::http::Readers;
+use crate::snapshot::{Snapshot, State as PodState};
+
+/// `GET /readyz`
+pub async fn ready(State(readers): State<Readers>, RawQuery(query): RawQuery) -> Response {
+    let snapshot = readers.snapshots.load();
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    let ready = snapshot.synced && snapshot.settled;
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, text(&snapshot, ready, verbose)).into_response()
+}
+
+/// A pod that waits for its network namespace, or that the kernel refuses, does not make the agent unready once it has
+/// had its turn: it is named here, and counted in the metrics, but an agent that is taken out of service for it would
+/// help nobody.
+fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
+    let mut out = String::from(if ready { "ok\n" } else { "not ready\n" });
+    let mut line = |mark: &str, text: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "[{mark}] {text}");
+    };
+    if !snapshot.synced {
+        line(
+            "pending",
+            &format!("source {}: it has not delivered everything once", snapshot.source),
+        );
+    } else if verbose {
+        line("ok", &format!("source {}", snapshot.source));
+    }
+    for status in snapshot.pods.values() {
+        let name = &status.pod.name;
+        match &status.state {
+            PodState::Pending(reason) => line("pending", &format!("pod {name}: {reason}")),
+            PodState::Failed(reason) => line("failed", &format!("pod {name}: {reason}")),
+            PodState::Open | PodState::Enforced if verbose => {
+                line("ok", &format!("pod {name}: {}", status.state.label()));
+            }
+            PodState::Open | PodState::Enforced => {}
+        }
+    }
+    out
+}

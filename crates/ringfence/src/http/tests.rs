@@ -1,0 +1,337 @@
+//! Every route on hand-made snapshots.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response, StatusCode, header};
+use ringfence_model::{NamespacedName, Reason};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+use tower::ServiceExt as _;
+
+use super::{Readers, health_router, router};
+use crate::drops::Drops;
+use crate::event::{Event, Query};
+use crate::findings::{Finder, Findings};
+use crate::metrics::Metrics;
+use crate::snapshot::{Snapshot, State};
+use crate::testing::{add, finding, sample, source, status};
+
+/// Two pods of one name, one pending, one refused, and findings.
+fn busy() -> Snapshot {
+    let mut snapshot = sample();
+    add(&mut snapshot, status("shop", "httpd", State::Open));
+    let missing = State::Pending("no network namespace at /run/netns/bank.httpd".into());
+    add(&mut snapshot, status("bank", "httpd", missing));
+    let mut refused = status("bank", "ledger", State::Failed("EPERM".into()));
+    refused.in_kernel.clone_from(&refused.wanted);
+    add(&mut snapshot, refused);
+    let guard = source("MultiNetworkPolicy", "shop/guard");
+    let mut findings = Findings::default();
+    let mut bad = finding(&guard, "spec.ingress[0].from[1].ipBlock.cidr", Reason::InvalidCidr);
+    bad.message = "\"10.0.0.0/40\" is no CIDR\ntable inet evil {}".to_owned();
+    findings.replace(Finder::Source, &guard, vec![bad]);
+    snapshot.findings = findings.standing().clone();
+    snapshot
+}
+
+fn readers(snapshot: Snapshot) -> Readers {
+    let (events, mut queue) = unbounded_channel();
+    // A loop that knows one pod elsewhere.
+    tokio::spawn(async move {
+        while let Some(event) = queue.recv().await {
+            if let Event::Query(Query::Locate { name, answer, .. }) = event {
+                let known = if name == "remote" {
+                    vec![(NamespacedName::new("shop", "remote"), Some("n2".into()))]
+                } else {
+                    Vec::new()
+                };
+                drop(answer.send(known));
+            }
+        }
+    });
+    Readers {
+        snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
+        events,
+        metrics: Arc::new(Metrics::new().expect("it registers")),
+        drops: Arc::new(Drops::default()),
+    }
+}
+
+async fn get(snapshot: Snapshot, path: &str, accept: Option<&str>) -> (StatusCode, String) {
+    let mut request = Request::get(path);
+    if let Some(accept) = accept {
+        request = request.header(header::ACCEPT, accept);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let response = router(readers(snapshot)).oneshot(request).await.expect("infallible");
+    read(response).await
+}
+
+async fn read(response: Response<Body>) -> (StatusCode, String) {
+    let status = response.status();
+    assert!(response.headers().get(header::LOCATION).is_none());
+    let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    (status, String::from_utf8(body.to_vec()).expect("text"))
+}
+
+async fn check(path: &str, expected: StatusCode, parts: &[&str]) {
+    let (status, body) = get(busy(), path, None).await;
+    assert_eq!(status, expected, "{path}: {body}");
+    for part in parts {
+        assert!(body.contains(part), "{path}: {part:?} is not in\n{body}");
+    }
+}
+
+async fn check_json(path: &str, accept: Option<&str>, expected: StatusCode) -> Value {
+    let (status, body) = get(busy(), path, accept).await;
+    assert_eq!(status, expected, "{path}: {body}");
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error} in {body}"))
+}
+
+#[tokio::test]
+async fn the_index_lists_every_route() {
+    let routes = [
+        "/pods/{name}/rules",
+        "/namespaces/{namespace}/pods/{name}",
+        "/policies",
+        "/networks",
+        "/metrics",
+    ];
+    check("/", StatusCode::OK, &routes).await;
+    check(
+        "/pod",
+        StatusCode::NOT_FOUND,
+        &["There is no route /pod; / lists all of them."],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn pods_are_listed_with_state_and_reason() {
+    let (status, body) = get(busy(), "/pods", None).await;
+    assert_eq!(status, StatusCode::OK);
+    let lines: Vec<Vec<&str>> = body.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        lines[0],
+        ["NAMESPACE", "NAME", "STATE", "SINCE", "INGRESS", "EGRESS", "REASON"]
+    );
+    assert_eq!(lines[1][..3], ["bank", "httpd", "pending"]);
+    assert_eq!(lines[2][..3], ["bank", "ledger", "failed"]);
+    assert_eq!(lines[2].last(), Some(&"EPERM"));
+    assert_eq!(lines[3][..3], ["shop", "httpd", "open"]);
+    assert_eq!(lines[3][4..], ["<none>", "<none>"]);
+    assert_eq!(lines[4][..3], ["shop", "web", "enforced"]);
+    assert_eq!(lines[4][4..], ["net1", "<none>"]);
+    let json = check_json("/pods?output=json", None, StatusCode::OK).await;
+    assert_eq!(json.as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        json[3]["isolation"][0]["policies"],
+        json!(["MultiNetworkPolicy shop/guard"])
+    );
+}
+
+#[tokio::test]
+async fn one_pod_shows_its_networks_policies_and_findings() {
+    let parts = [
+        "pod shop/web (uid uid-shop.web) on node n1",
+        "state: enforced since 2025-01-01T00:00:00Z",
+        "interface eth0: default; 10.0.0.10; primary",
+        "interface net1: shop/net-a; 10.20.1.10",
+        "ingress on net1 (shop/net-a) isolated by MultiNetworkPolicy shop/guard",
+        "note: MultiNetworkPolicy shop/guard: spec.ingress[0].from[1].ipBlock.cidr:",
+    ];
+    check("/pods/web", StatusCode::OK, &parts).await;
+    check("/namespaces/shop/pods/web", StatusCode::OK, &parts).await;
+}
+
+#[tokio::test]
+async fn rules_are_nft_text_under_a_header_of_comments() {
+    for path in ["/pods/web/rules", "/namespaces/shop/pods/web/rules"] {
+        let (status, body) = get(busy(), path, None).await;
+        assert_eq!(status, StatusCode::OK);
+        let header: Vec<&str> = body.lines().take_while(|line| line.starts_with("# ")).collect();
+        assert_eq!(header[0], "# pod shop/web (uid uid-shop.web) on node n1");
+        assert_eq!(header.last(), Some(&"# rules: in force"));
+        let rest: Vec<&str> = body.lines().skip(header.len()).collect();
+        assert!(rest[0].starts_with("table inet ringfence {"), "{body}");
+        assert!(
+            rest.iter().all(|line| !line.contains("evil")),
+            "a message broke out of its comment:\n{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rules_say_whether_they_are_in_force() {
+    check(
+        "/namespaces/bank/pods/httpd/rules",
+        StatusCode::OK,
+        &["# rules: wanted, NOT in force", "table inet"],
+    )
+    .await;
+    check(
+        "/pods/ledger/rules",
+        StatusCode::OK,
+        &["# rules: those that were in force before and still are"],
+    )
+    .await;
+    let (_, body) = get(busy(), "/namespaces/shop/pods/httpd/rules", None).await;
+    assert!(body.lines().all(|line| line.starts_with("# ")), "{body}");
+    assert!(body.contains("# rules: none, everything passes"), "{body}");
+}
+
+#[tokio::test]
+async fn rules_are_json_on_request() {
+    for (path, accept) in [
+        ("/pods/web/rules?output=json", None),
+        ("/pods/web/rules", Some("application/json")),
+    ] {
+        let json = check_json(path, accept, StatusCode::OK).await;
+        assert_eq!(json["name"], "web");
+        assert_eq!(json["state"], "enforced");
+        assert_eq!(json["rules"], "in force");
+        assert!(
+            json["ruleset"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("table inet ringfence {")),
+            "{json}"
+        );
+        assert_eq!(json["interfaces"][1]["networks"], json!(["shop/net-a"]));
+        assert_eq!(json["diagnostics"][0]["reason"], "invalid_cidr");
+    }
+    let open = check_json("/namespaces/shop/pods/httpd/rules?output=json", None, StatusCode::OK).await;
+    assert_eq!(open["ruleset"], Value::Null);
+    let (status, body) = get(busy(), "/pods/web/rules?output=text", Some("application/json")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.starts_with("# pod shop/web"), "{body}");
+}
+
+#[tokio::test]
+async fn a_name_in_several_namespaces_answers_300_with_the_urls() {
+    let urls = [
+        "/namespaces/bank/pods/httpd/rules\n",
+        "/namespaces/shop/pods/httpd/rules\n",
+    ];
+    check("/pods/httpd/rules", StatusCode::MULTIPLE_CHOICES, &urls).await;
+    let json = check_json("/pods/httpd?output=json", None, StatusCode::MULTIPLE_CHOICES).await;
+    assert_eq!(
+        json,
+        json!(["/namespaces/bank/pods/httpd", "/namespaces/shop/pods/httpd"])
+    );
+}
+
+#[tokio::test]
+async fn unknown_pods_get_a_sentence_that_helps() {
+    let near = [
+        "There is no pod named htpd on node n1.",
+        "Near names: bank/httpd, shop/httpd.",
+    ];
+    check("/pods/htpd/rules", StatusCode::NOT_FOUND, &near).await;
+    let elsewhere = ["shop/remote is on node n2, not on this node"];
+    check("/pods/remote", StatusCode::NOT_FOUND, &elsewhere).await;
+    check(
+        "/namespaces/bank/pods/web",
+        StatusCode::NOT_FOUND,
+        &["There is no pod bank/web", "shop/web"],
+    )
+    .await;
+    let json = check_json("/pods/htpd", Some("application/json"), StatusCode::NOT_FOUND).await;
+    assert!(
+        json["error"].as_str().is_some_and(|text| text.contains("Near names")),
+        "{json}"
+    );
+}
+
+#[tokio::test]
+async fn a_bad_output_is_refused() {
+    for path in ["/pods", "/pods/web", "/pods/web/rules", "/policies", "/networks"] {
+        let path = format!("{path}?output=yaml");
+        check(
+            &path,
+            StatusCode::BAD_REQUEST,
+            &["There is no output \"yaml\": it is text or json."],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn policies_and_networks_are_listed() {
+    let (_, body) = get(busy(), "/policies", None).await;
+    let row: Vec<&str> = body.lines().nth(1).expect("a row").split_whitespace().collect();
+    let expected = [
+        "MultiNetworkPolicy",
+        "shop",
+        "guard",
+        "shop/net-a",
+        "3",
+        "-",
+        "partly",
+        "rejected",
+    ];
+    assert_eq!(row, expected, "{body}");
+    assert!(body.contains("10.0.0.0/40"), "{body}");
+    let json = check_json("/policies?output=json", None, StatusCode::OK).await;
+    assert_eq!(json[0]["ingress"], 3);
+    assert_eq!(json[0]["egress"], Value::Null);
+    assert_eq!(json[0]["state"], "partly_rejected");
+    let networks = ["shop/net-a", "NetworkAttachmentDefinition"];
+    check("/networks", StatusCode::OK, &networks).await;
+    let json = check_json("/networks?output=json", None, StatusCode::OK).await;
+    assert_eq!(json[0]["interfaces"], 4);
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_pending() {
+    let pending = "[pending] pod bank/httpd: no network namespace at /run/netns/bank.httpd";
+    check(
+        "/readyz",
+        StatusCode::OK,
+        &["ok\n", pending, "[failed] pod bank/ledger: EPERM"],
+    )
+    .await;
+    let verbose = ["[ok] source dir:/etc/manifests", "[ok] pod shop/web: enforced", pending];
+    check("/readyz?verbose", StatusCode::OK, &verbose).await;
+    let (_, terse) = get(busy(), "/readyz", None).await;
+    assert!(!terse.contains("[ok]"), "{terse}");
+
+    let mut unsynced = busy();
+    unsynced.synced = false;
+    let (status, body) = get(unsynced, "/readyz", None).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        body.starts_with("not ready\n[pending] source dir:/etc/manifests:"),
+        "{body}"
+    );
+
+    let mut unsettled = busy();
+    unsettled.settled = false;
+    let (status, body) = get(unsettled, "/readyz", None).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body.contains(pending), "{body}");
+    check("/livez", StatusCode::OK, &["ok"]).await;
+}
+
+#[tokio::test]
+async fn the_second_server_has_metrics_and_health_only() {
+    let server = health_router(readers(busy()));
+    for (path, expected) in [
+        ("/metrics", StatusCode::OK),
+        ("/livez", StatusCode::OK),
+        ("/readyz", StatusCode::OK),
+        ("/pods", StatusCode::NOT_FOUND),
+        ("/pods/web/rules", StatusCode::NOT_FOUND),
+    ] {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let (status, body) = read(server.clone().oneshot(request).await.expect("infallible")).await;
+        assert_eq!(status, expected, "{path}: {body}");
+    }
+    check(
+        "/metrics",
+        StatusCode::OK,
+        &["ringfence_pods{state=\"failed\"} 1", "process_open_fds"],
+    )
+    .await;
+}

@@ -1,0 +1,49 @@
+//! Ringfence's program: the per-node agent and its command line.
+//!
+//! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
+//! (one thread per pod), [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
+//! and [`metrics`]; then the commands that need no agent: [`render`], [`cleanup`].
+
+pub mod agent;
+pub mod applier;
+pub mod args;
+pub mod cleanup;
+pub mod clock;
+pub mod config;
+pub mod controller;
+pub mod drops;
+pub mod event;
+pub mod findings;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+mod near;
+pub mod render;
+pub mod snapshot;
+mod table;
+pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod watcher;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+/// Exit code for usage errors, bad input, and what could not be done.
+const BAD: u8 = 2;
+
+/// Runs the program on its command line.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Agent(args) => agent::run(args),
+        Command::Render(args) => render::run(&args),
+        Command::Cleanup(args) => cleanup::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("ringfence: {error:#}");
+        BAD.into()
+    })
+}

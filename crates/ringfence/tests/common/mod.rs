@@ -1,0 +1,257 @@
+//! A node for one test: a folder of manifests, network namespaces, and the agent's own program.
+//!
+//! Needs root. All namespaces are called `rf-agent-…` and go when the test ends.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use ringfence_testkit::manifest::{Manifest, Policy, documents};
+use ringfence_testkit::{Agent, ManifestFolder, NamedNetns, free_port, run_program};
+use serde_json::{Value, json};
+
+/// How long something may take that is to happen at all. No test measures it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
+
+/// One node.
+pub struct World {
+    pub folder: ManifestFolder,
+    prefix: String,
+    agent: Option<Agent>,
+}
+
+impl World {
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            folder: ManifestFolder::new().expect("a folder"),
+            prefix: format!("rf-agent-{name}-p{}n{count}-", std::process::id()),
+            agent: None,
+        }
+    }
+
+    /// The namespace of pod `shop/NAME`, with these interfaces.
+    pub fn netns(&self, name: &str, interfaces: &[&str]) -> NamedNetns {
+        let names = [format!("{}shop.{name}", self.prefix)];
+        let netns = NamedNetns::create(&names).expect("a namespace").pop().expect("one");
+        for interface in interfaces {
+            add_link(&netns, interface);
+        }
+        netns
+    }
+
+    /// Where the namespace of pod `shop/NAME` is looked for.
+    pub fn netns_path(&self, name: &str) -> String {
+        format!("/run/netns/{}shop.{name}", self.prefix)
+    }
+
+    pub fn arguments(&self) -> Vec<String> {
+        let template = format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
+        let source = self.folder.source();
+        [
+            "agent",
+            "--node",
+            "n1",
+            "--source",
+            &source,
+            "--netns-path",
+            &template,
+            "--resync",
+            "1",
+        ]
+        .iter()
+        .map(|text| (*text).to_owned())
+        .collect()
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub fn start(&mut self) {
+        let listen = free_port().expect("a port");
+        let mut agent = Agent::start(Path::new(PROGRAM), &self.arguments(), listen).expect("it starts");
+        agent.wait_ready(PATIENCE).expect("it gets ready");
+        self.agent = Some(agent);
+    }
+
+    pub fn agent(&self) -> &Agent {
+        self.agent.as_ref().expect("the agent runs")
+    }
+
+    /// SIGTERM. Gives what it had logged.
+    pub fn stop(&mut self) {
+        let agent = self.agent.take().expect("the agent runs");
+        let status = agent.stop().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.agent.take().expect("the agent runs").kill().expect("it ends");
+    }
+
+    pub fn save(&self, file: &str, manifests: &[Manifest]) {
+        self.folder.save(file, &documents(manifests)).expect("saved");
+    }
+
+    pub fn delete(&self, file: &str) {
+        self.folder.delete(file).expect("deleted");
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let response = self.agent().get(path).expect("an answer");
+        (response.status, response.body)
+    }
+
+    /// The state of pod `shop/NAME` and the reason for it.
+    pub fn state(&self, name: &str) -> (String, String) {
+        let (_, body) = self.get(&format!("/namespaces/shop/pods/{name}?output=json"));
+        let json: Value = serde_json::from_str(&body).expect("JSON");
+        let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("reason"))
+    }
+
+    pub fn wait_state(&self, name: &str, expected: &str) {
+        self.eventually(&format!("{name} is {expected}"), || {
+            let (state, reason) = self.state(name);
+            (state == expected)
+                .then_some(())
+                .ok_or_else(|| format!("{state}: {reason}"))
+        });
+    }
+
+    /// The value of a series.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (status, body) = self.get("/metrics");
+        assert_eq!(status, 200, "{body}");
+        body.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    pub fn wait_metric(&self, series: &str, expected: Option<f64>) {
+        self.eventually(series, || {
+            let value = self.metric(series);
+            (value == expected)
+                .then_some(())
+                .ok_or_else(|| format!("{value:?} and not {expected:?}"))
+        });
+    }
+
+    /// Number of log lines that contain all of these.
+    pub fn lines(&self, parts: &[&str]) -> usize {
+        let log = self.agent().log();
+        log.lines()
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .count()
+    }
+
+    pub fn wait_line(&self, parts: &[&str]) {
+        self.eventually(&format!("a log line with {parts:?}"), || {
+            (self.lines(parts) > 0).then_some(()).ok_or_else(String::new)
+        });
+    }
+
+    /// Waits for something that is to happen, and shows the log where it does not.
+    #[track_caller]
+    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match look() {
+                Ok(value) => return value,
+                Err(why) if Instant::now() > deadline => {
+                    let log = self.agent.as_ref().map(Agent::log).unwrap_or_default();
+                    panic!("{what}: not within {PATIENCE:?}: {why}\n{log}");
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_rules(&self, netns: &NamedNetns, part: &str) {
+        self.eventually(&format!("rules with {part:?}"), || {
+            let rules = rules(netns);
+            if rules.contains(part) { Ok(()) } else { Err(rules) }
+        });
+    }
+
+    #[track_caller]
+    pub fn wait_no_rules(&self, netns: &NamedNetns) {
+        self.eventually("no rules", || {
+            let rules = rules(netns);
+            if rules.is_empty() { Ok(()) } else { Err(rules) }
+        });
+    }
+}
+
+/// Adds an interface, which hears nobody.
+pub fn add_link(netns: &NamedNetns, interface: &str) {
+    let lines = [
+        format!("link add {interface} type veth peer name {interface}-far"),
+        format!("link set {interface} up"),
+    ];
+    netns.ip(&lines).expect("an interface");
+}
+
+/// What nft lists in a namespace, without anything that counts and without who owns the tables.
+pub fn rules(netns: &NamedNetns) -> String {
+    let listing = netns
+        .netns()
+        .run(|| run_program("nft", &["--stateless", "list", "ruleset"], ""))
+        .expect("entered")
+        .expect("listed");
+    let lines = listing.lines().filter(|line| !line.starts_with("\tflags "));
+    lines
+        .map(|line| line.split(" # progname").next().unwrap_or_default())
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Pod `shop/NAME` on node `n1` with `eth0` on the cluster network and `net1` on `shop/net-a`.
+pub fn pod(name: &str, address: &str) -> Manifest {
+    pod_with(name, &format!("uid-{name}"), address, "2026-01-01T00:00:00Z")
+}
+
+pub fn pod_with(name: &str, uid: &str, address: &str, started: &str) -> Manifest {
+    let primary = address.replace("10.20.", "10.0.");
+    let status = json!([
+        {"name": "cbr0", "interface": "eth0", "ips": [primary], "default": true},
+        {"name": "shop/net-a", "interface": "net1", "ips": [address]},
+    ]);
+    Manifest(json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "uid": uid,
+            "labels": {"app": name},
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": status.to_string()},
+        },
+        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "example.invalid/app:1"}]},
+        "status": {"phase": "Running", "podIP": primary, "startTime": started},
+    }))
+}
+
+/// Closes the ingress of `net1` of the pods with this label.
+pub fn closing(name: &str, app: &str) -> Manifest {
+    Policy::multi(&format!("shop/{name}"), &["shop/net-a"])
+        .select(&[("app", app)])
+        .isolate_ingress()
+        .manifest()
+}
+
+/// Runs the program to its end.
+pub fn ringfence(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().expect("it starts")
+}
+
+/// Exit code, standard output and standard error.
+pub fn parts(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
