@@ -8,8 +8,8 @@ use ringfence_netns::{Facts, NetnsId};
 use ringfence_policy::TargetFacts;
 use tracing::{info, warn};
 
-use super::Controller;
 use super::target::{InKernel, Phase, Target};
+use super::{Controller, QUIET};
 use crate::applier::Applier;
 use crate::event::{Applied, Cause, OpenError, Opened, Stamp};
 use crate::findings::Finder;
@@ -129,7 +129,7 @@ impl Controller {
         let stamp = Stamp { cause, received: now };
         target.stamp = Some(stamp.earlier(target.stamp));
         self.runs += 1;
-        match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.events.clone()) {
+        match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.reports.clone()) {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 if target.facts_known {
@@ -251,6 +251,7 @@ impl Controller {
         match &target.phase {
             Phase::Live(..) if target.nothing_to_do() => target.retire(),
             Phase::Live(applier, _) => {
+                self.quiet_until = Some(now + QUIET);
                 let stamp = target.stamp.take();
                 applier.mailbox().enforce(target.wanted.clone(), stamp);
             }
@@ -288,7 +289,7 @@ impl Controller {
             Ok(_) => {
                 // Readers are told only where the state is another one: with every element it would be too much.
                 if target.failure.take().is_some()
-                    || target.in_kernel == InKernel::Untouched
+                    || !matches!(target.in_kernel, InKernel::Holds(Some(_)))
                     || applied.wanted.is_none()
                 {
                     self.touched.insert(applied.pod.clone());
