@@ -306,7 +306,7 @@ fn hostile_documents_end_in_a_diagnostic() {
             vec![format!("*a{}", level - 1); 9].join(",")
         )
     });
-    let indented: String = (0..3000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let indented: String = (0..3000).map(|depth| " ".repeat(depth) + "a:\n").collect();
     for text in [
         "[".repeat(10_000),
         "{\"a\":".repeat(10_000),

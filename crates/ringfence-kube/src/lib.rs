@@ -1,7 +1,7 @@
 //! The only crate that names Kubernetes types: it turns manifests and annotations into Ringfence's own objects.
 //!
-//! Reading order: [`decode`] (text to objects), the object kinds (`policy`, `pod`, `namespace`, `network`), the two
-//! annotation dialects under `attachments`, then the sources: [`load`] for the command line and [`directory`] for
+//! Reading order: [`decode()`] (text to objects), the object kinds (`policy`, `pod`, `namespace`, `network`), the two
+//! annotation dialects under `attachments`, then the sources: [`load()`] for the command line and [`directory`] for
 //! the agent. The API source uses [`decode_value`] and [`decode_kind`], so that there is one decoder for all.
 //!
 //! Decoding never fails as a whole and never panics. It looks at every field by itself: what is wrong spoils the
@@ -11,6 +11,11 @@
 //!
 //! Ringfence is stricter than the API server in one point: a field that it does not know inside of a rule closes that
 //! clause. The API server drops such a field, and a rule with `form:` for `from:` then admits everyone.
+
+#![cfg_attr(
+    test,
+    allow(clippy::needless_raw_string_hashes, reason = "expect-test writes its texts this way")
+)]
 
 mod address;
 mod attachments;

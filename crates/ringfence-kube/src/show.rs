@@ -34,7 +34,10 @@ pub(crate) fn decoded(decoded: &Decoded) -> String {
             for port in &it.ports {
                 let _ = writeln!(out, "  port {} {}/{}", port.name, port.number, port.protocol);
             }
-            out + &attachments(&it.attachments)
+            for line in attachments(&it.attachments).lines() {
+                let _ = writeln!(out, "  {line}");
+            }
+            out
         }
         Some(Object::Namespace(it)) => {
             let labels: Vec<String> = it.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -77,7 +80,7 @@ pub(crate) fn attachments(attachments: &[Attachment]) -> String {
         let addresses: Vec<String> = it.addresses.iter().map(ToString::to_string).collect();
         let _ = writeln!(
             out,
-            "  {}{} on [{}] has [{}]",
+            "{}{} on [{}] has [{}]",
             it.interface.as_ref().map_or("?", |name| name.as_str()),
             if it.primary { " (primary)" } else { "" },
             networks.join(", "),

@@ -48,6 +48,11 @@ pub enum Error {
     /// Something that the wire format or the kernel has no room for.
     #[error("cannot be sent to the kernel: {0}")]
     NotEncodable(String),
+    /// The kernel lacks something that only [`crate::connections`] needs. Rulesets work without it.
+    #[error(
+        "this kernel lacks {0}: connections that are open when a pod is first isolated are judged by their next packet"
+    )]
+    Lacks(&'static str),
     /// The transaction was acknowledged, and the tables are read back as something else, repeatedly.
     #[error("the kernel acknowledged the ruleset but does not hold it: {0}")]
     Differs(String),

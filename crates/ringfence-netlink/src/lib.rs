@@ -7,9 +7,13 @@
 //!
 //! Reading order: `uapi` (the kernel's numbers), `wire` (messages and attributes), `expression` and `rule` (bytecode),
 //! `encode` (operations to one batch), `socket` and `link` (the conversation), `elements` and `read` (the tables as
-//! they are), `compare`, `enforcer`, `probe`.
+//! they are), `compare`, `enforcer`, `probe`; apart from these `connections` with `diag` (sockets) and `conntrack`
+//! (entries), for the moment before a namespace's first ruleset.
 
 mod compare;
+pub mod connections;
+mod conntrack;
+mod diag;
 mod elements;
 mod encode;
 mod enforcer;
@@ -26,6 +30,7 @@ mod uapi;
 mod wire;
 
 pub use compare::{Drift, DriftReason};
+pub use connections::{Tracked, track_established};
 pub use enforcer::{Enforcer, Outcome};
 pub use error::{Error, Refusal};
 pub use link::transactions_sent;

@@ -11,14 +11,14 @@ use crate::encode::Batch;
 use crate::error::Error;
 use crate::socket::Socket;
 use crate::uapi::{attribute as a, flag, message as m};
-use crate::wire::{Attributes, Malformed, Message, Messages, Writer, be32, nftables, text};
+use crate::wire::{Attributes, Malformed, Message, Messages, Writer, be32, netfilter_head, nftables, text};
 
 /// Larger than any datagram that the kernel builds for a dump (32 KiB).
 const RECEIVE: usize = 64 << 10;
 
 static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Number of batches that this process has sent to the kernel, refused ones and those of [`crate::probe`] included.
+/// Number of batches that this process has sent to the kernel, refused ones and those of [`crate::probe()`] included.
 /// For tests and metrics: "no change sends nothing" is an equality of this number.
 pub fn transactions_sent() -> u64 {
     TRANSACTIONS.load(Ordering::Relaxed)
@@ -51,9 +51,14 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens a socket to netfilter in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, Error> {
-        let socket = Socket::open().map_err(|source| Error::Socket { action: "open", source })?;
+        Self::open_to(libc::NETLINK_NETFILTER)
+    }
+
+    /// The same to another part of the kernel, `libc::NETLINK_…`.
+    pub(crate) fn open_to(protocol: libc::c_int) -> Result<Self, Error> {
+        let socket = Socket::open(protocol).map_err(|source| Error::Socket { action: "open", source })?;
         Ok(Self {
             socket,
             sequence: 1,
@@ -122,6 +127,24 @@ impl Link {
         what: &'static str,
         (kind, family, dump): (u16, u8, bool),
         attributes: impl FnOnce(&mut Writer),
+        handle: impl FnMut(&Message<'_>) -> Result<(), E>,
+    ) -> Result<Option<bool>, E> {
+        self.question(
+            what,
+            (nftables(kind), dump),
+            &netfilter_head(family, 0),
+            attributes,
+            handle,
+        )
+    }
+
+    /// [`Self::ask`] for a message of any kind, with the fixed part that this kind has before its attributes.
+    pub(crate) fn question<E: From<Error>>(
+        &mut self,
+        what: &'static str,
+        (kind, dump): (u16, bool),
+        fixed: &[u8],
+        attributes: impl FnOnce(&mut Writer),
         mut handle: impl FnMut(&Message<'_>) -> Result<(), E>,
     ) -> Result<Option<bool>, E> {
         let sequence = self.sequence;
@@ -129,7 +152,7 @@ impl Link {
         // An acknowledgement ends the answer about one object as the final message ends a dump.
         let flags = flag::REQUEST | if dump { flag::DUMP } else { flag::ACK };
         self.request.clear();
-        self.request.begin(nftables(kind), flags, sequence, family, 0);
+        self.request.begin_with(kind, flags, sequence, fixed);
         attributes(&mut self.request);
         self.request.end();
         let request = self.request.bytes().unwrap_or_default();
@@ -162,6 +185,45 @@ impl Link {
                 }
                 if failed.is_none() {
                     failed = handle(&message).err();
+                }
+            }
+        }
+    }
+
+    /// Sends messages that do not depend on each other as one datagram: `count` of them with ascending sequence
+    /// numbers from [`Self::sequence`] on, of which only the last asks for an acknowledgement. Gives each refusal to
+    /// `refused`: position of the message, error number, the kernel's words.
+    pub(crate) fn each(
+        &mut self,
+        what: &'static str,
+        messages: &[u8],
+        count: u32,
+        mut refused: impl FnMut(u32, i32, Option<String>),
+    ) -> Result<(), Error> {
+        let first = self.sequence;
+        self.sequence = first.wrapping_add(count);
+        self.socket
+            .send(messages)
+            .map_err(|source| Error::Socket { action: "send", source })?;
+        loop {
+            let length = self
+                .socket
+                .receive(&mut self.received, true)
+                .map_err(|error| lost(error, what))?;
+            let datagram = self.received.get(..length).ok_or(Error::Malformed(what))?;
+            for message in Messages(datagram) {
+                let message = message.map_err(|_| Error::Malformed(what))?;
+                let position = message.sequence.wrapping_sub(first);
+                if message.kind != m::ERROR || position >= count {
+                    continue;
+                }
+                let (errno, detail) = verdict(&message).map_err(|_| Error::Malformed(what))?;
+                if errno != 0 {
+                    refused(position, errno, detail);
+                }
+                // Answers come in the order of the messages.
+                if position.wrapping_add(1) == count {
+                    return Ok(());
                 }
             }
         }

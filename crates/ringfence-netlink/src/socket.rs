@@ -17,8 +17,8 @@ const SEND_BUFFER: usize = 1 << 20;
 /// What the kernel takes off the send buffer before it compares (`netlink_sendmsg`), generously.
 const SEND_MARGIN: usize = 4096;
 
-/// A netlink socket to netfilter in the network namespace in which it was opened, whatever namespace its thread is in
-/// later.
+/// A netlink socket to one part of the kernel in the network namespace in which it was opened, whatever namespace its
+/// thread is in later.
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: OwnedFd,
@@ -28,16 +28,10 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens one in the calling thread's network namespace.
-    pub(crate) fn open() -> io::Result<Self> {
+    /// Opens one in the calling thread's network namespace, to `libc::NETLINK_NETFILTER` or another part.
+    pub(crate) fn open(protocol: c_int) -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is used as a descriptor.
-        let raw = unsafe {
-            libc::socket(
-                libc::AF_NETLINK,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                libc::NETLINK_NETFILTER,
-            )
-        };
+        let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
         check(raw)?;
         // SAFETY: `raw` is a descriptor that was just opened and that nothing else knows.
         let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };

@@ -114,6 +114,27 @@ pub(crate) mod attribute {
     pub(crate) const COUNTER_PACKETS: u16 = 2;
 
     pub(crate) const EXTACK_MSG: u16 = 1;
+
+    pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
+    pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
+    pub(crate) const CTA_STATUS: u16 = 3;
+    pub(crate) const CTA_PROTOINFO: u16 = 4;
+    pub(crate) const CTA_TIMEOUT: u16 = 7;
+    pub(crate) const CTA_TUPLE_IP: u16 = 1;
+    pub(crate) const CTA_TUPLE_PROTO: u16 = 2;
+    pub(crate) const CTA_IP_V4_SRC: u16 = 1;
+    pub(crate) const CTA_IP_V4_DST: u16 = 2;
+    pub(crate) const CTA_IP_V6_SRC: u16 = 3;
+    pub(crate) const CTA_IP_V6_DST: u16 = 4;
+    pub(crate) const CTA_PROTO_NUM: u16 = 1;
+    pub(crate) const CTA_PROTO_SRC_PORT: u16 = 2;
+    pub(crate) const CTA_PROTO_DST_PORT: u16 = 3;
+    pub(crate) const CTA_PROTOINFO_TCP: u16 = 1;
+    pub(crate) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+    pub(crate) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+    pub(crate) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+
+    pub(crate) const INET_DIAG_SKV6ONLY: u16 = 11;
 }
 
 /// Message types; those of nftables without the subsystem in the upper byte.
@@ -142,6 +163,11 @@ pub(crate) mod message {
     pub(crate) const NEWOBJ: u16 = 18;
     pub(crate) const GETOBJ: u16 = 19;
     pub(crate) const DELOBJ: u16 = 20;
+
+    /// With the subsystem of conntrack, 1, in the upper byte.
+    pub(crate) const CT_NEW: u16 = 0x100;
+    pub(crate) const CT_GET_STATS: u16 = 0x105;
+    pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 }
 
 /// Flags in a message's header.
@@ -149,6 +175,8 @@ pub(crate) mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const ACK: u16 = 0x4;
     pub(crate) const DUMP: u16 = 0x300;
+    /// Not what exists.
+    pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
     pub(crate) const APPEND: u16 = 0x800;
     /// In an answer to a dump: the tables changed while they were listed.
@@ -213,6 +241,35 @@ pub(crate) mod value {
     pub(crate) const OBJECT_COUNTER: u32 = 1;
     pub(crate) const SET_INTERVAL: u32 = 4;
     pub(crate) const SET_ELEM_INTERVAL_END: u32 = 1;
+
+    /// Packets of both directions were seen.
+    pub(crate) const IPS_SEEN_REPLY: u32 = 1 << 1;
+    /// Not to be given up when the table is full.
+    pub(crate) const IPS_ASSURED: u32 = 1 << 2;
+    /// In the table: the kernel refuses entries without it.
+    pub(crate) const IPS_CONFIRMED: u32 = 1 << 3;
+
+    /// Conntrack's states of a TCP connection, from the kernel's `TCP_CONNTRACK_…`.
+    pub(crate) const CT_TCP_SYN_SENT: u8 = 1;
+    pub(crate) const CT_TCP_SYN_RECV: u8 = 2;
+    pub(crate) const CT_TCP_ESTABLISHED: u8 = 3;
+    pub(crate) const CT_TCP_FIN_WAIT: u8 = 4;
+    pub(crate) const CT_TCP_CLOSE_WAIT: u8 = 5;
+    pub(crate) const CT_TCP_LAST_ACK: u8 = 6;
+    pub(crate) const IP_CT_TCP_FLAG_SACK_PERM: u8 = 0x02;
+    pub(crate) const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;
+
+    /// A socket's states.
+    pub(crate) const TCP_ESTABLISHED: u8 = 1;
+    pub(crate) const TCP_SYN_SENT: u8 = 2;
+    pub(crate) const TCP_SYN_RECV: u8 = 3;
+    pub(crate) const TCP_FIN_WAIT1: u8 = 4;
+    pub(crate) const TCP_FIN_WAIT2: u8 = 5;
+    pub(crate) const TCP_CLOSE: u8 = 7;
+    pub(crate) const TCP_CLOSE_WAIT: u8 = 8;
+    pub(crate) const TCP_LAST_ACK: u8 = 9;
+    pub(crate) const TCP_LISTEN: u8 = 10;
+    pub(crate) const TCP_CLOSING: u8 = 11;
 
     /// Data types of the `nft` program; the kernel keeps them without understanding them. In a concatenation each
     /// takes six bits.

@@ -23,6 +23,12 @@ pub(crate) fn nftables(kind: u16) -> u16 {
     SUBSYSTEM << 8 | kind
 }
 
+/// The fixed part of netfilter's messages, `nfgenmsg`. `resource` is the subsystem for the ends of a batch, else 0.
+pub(crate) fn netfilter_head(family: u8, resource: u16) -> [u8; NFGENMSG] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
 /// Appends messages to a buffer that is kept between transactions.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
@@ -47,16 +53,20 @@ impl Writer {
         (!self.overflow).then_some(&self.buffer)
     }
 
-    /// Opens a message. `resource` is the last field of `nfgenmsg`: the subsystem for the ends of a batch, else 0.
+    /// Opens a message of netfilter, see [`netfilter_head`].
     pub(crate) fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) {
+        self.begin_with(kind, flags, sequence, &netfilter_head(family, resource));
+    }
+
+    /// Opens a message with the fixed part that its kind has before the attributes: a multiple of 4 bytes.
+    pub(crate) fn begin_with(&mut self, kind: u16, flags: u16, sequence: u32, fixed: &[u8]) {
         self.message = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 4]);
         self.buffer.extend_from_slice(&kind.to_ne_bytes());
         self.buffer.extend_from_slice(&flags.to_ne_bytes());
         self.buffer.extend_from_slice(&sequence.to_ne_bytes());
         self.buffer.extend_from_slice(&[0; 4]);
-        self.buffer.extend_from_slice(&[family, 0]);
-        self.buffer.extend_from_slice(&resource.to_be_bytes());
+        self.buffer.extend_from_slice(fixed);
     }
 
     /// Closes the open message.
@@ -96,6 +106,11 @@ impl Writer {
     /// An attribute with one byte.
     pub(crate) fn u8(&mut self, kind: u16, value: u8) {
         self.bytes_attribute(kind, &[value]);
+    }
+
+    /// An attribute with 16 bits in network order.
+    pub(crate) fn be16(&mut self, kind: u16, value: u16) {
+        self.bytes_attribute(kind, &value.to_be_bytes());
     }
 
     /// An attribute with 32 bits in network order.

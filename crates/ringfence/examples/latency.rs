@@ -13,13 +13,13 @@ use std::env;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ringfence::controller::{self, Running, Setup};
-use ringfence::event::Success;
+use ringfence::event::{Applied, Success};
 use ringfence_kube::Decoded;
 use ringfence_kube::directory::Update;
 use ringfence_model::{
@@ -162,12 +162,48 @@ fn gone(key: ObjectKey) -> Update {
 
 // === A node ===
 
+/// Counts transactions and wakes whoever waits for them once, with the last one: a wake-up for each would disturb what
+/// is measured.
+#[derive(Default)]
+struct Commits {
+    state: Mutex<(usize, Option<Instant>)>,
+    complete: Condvar,
+}
+
+impl Commits {
+    fn expect(&self, count: usize) {
+        *self.lock() = (count, None);
+    }
+
+    fn count(&self, moment: Instant) {
+        let mut state = self.lock();
+        state.0 = state.0.saturating_sub(1);
+        state.1 = state.1.max(Some(moment));
+        if state.0 == 0 {
+            self.complete.notify_one();
+        }
+    }
+
+    /// The moment of the last one.
+    fn wait(&self) -> Result<Instant> {
+        let (state, timeout) = self
+            .complete
+            .wait_timeout_while(self.lock(), Duration::from_secs(60), |state| state.0 > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        ensure!(!timeout.timed_out(), "{} commits did not come", state.0);
+        state.1.context("nothing to wait for")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (usize, Option<Instant>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Node {
     running: Running,
     updates: Sender<Vec<Update>>,
-    commits: mpsc::Receiver<(PodUid, Instant)>,
+    commits: Arc<Commits>,
     namespaces: Vec<NamedNetns>,
-    features: KernelFeatures,
 }
 
 fn local(number: u32) -> String {
@@ -183,7 +219,8 @@ impl Node {
             .collect();
         let namespaces = NamedNetns::create(&names)?;
         let (updates, receiver) = channel(64);
-        let (committed, commits) = mpsc::channel();
+        let commits = Arc::new(Commits::default());
+        let counter = Arc::clone(&commits);
         let setup = Setup {
             node: "n1".into(),
             source: "channel:bench".into(),
@@ -195,10 +232,9 @@ impl Node {
                 .map_err(anyhow::Error::msg)?,
             resync: Duration::from_secs(10),
         };
-        let observer = move |applied: &ringfence::event::Applied| {
+        let observer = move |applied: &Applied| {
             if applied.result == Ok(Success::Committed) {
-                // The receiver is gone when the bench is over.
-                drop(committed.send((applied.pod.clone(), applied.committed)));
+                counter.count(applied.committed);
             }
         };
         let running = controller::start_observed(setup, receiver, Box::new(observer))?;
@@ -207,7 +243,6 @@ impl Node {
             updates,
             commits,
             namespaces,
-            features,
         };
         let mut batch: Vec<Update> = (0..PEERS).map(|number| apply(peer(number))).collect();
         // The last local pod is nobody's target until a policy is made for it.
@@ -218,27 +253,21 @@ impl Node {
         batch.push(apply(pod(&local(locals), locals, "n1", &[("app", "lonely")])));
         batch.push(apply(policy("first", selector("group", "first"), 80)));
         batch.push(Update::Synced);
-        node.send(batch)?;
-        node.committed(1)?;
+        node.commit(batch, 1)?;
         node.settle();
         Ok(node)
     }
 
-    fn send(&self, batch: Vec<Update>) -> Result<()> {
+    /// Hands a batch over after which so many transactions are waited for.
+    fn send(&self, batch: Vec<Update>, expected: usize) -> Result<()> {
+        self.commits.expect(expected);
         self.updates.blocking_send(batch).context("the loop has ended")
     }
 
-    /// Waits for so many transactions; the moment of the last one.
-    fn committed(&self, count: usize) -> Result<Instant> {
-        let mut last = None;
-        for _ in 0..count {
-            let (_, moment) = self
-                .commits
-                .recv_timeout(Duration::from_secs(60))
-                .context("no commit came")?;
-            last = last.max(Some(moment));
-        }
-        last.context("nothing to wait for")
+    /// Hands a batch over and waits for so many transactions; the moment of the last one.
+    fn commit(&self, batch: Vec<Update>, expected: usize) -> Result<Instant> {
+        self.send(batch, expected)?;
+        self.commits.wait()
     }
 
     /// Until the first looks at all namespaces are over.
@@ -255,8 +284,7 @@ impl Node {
             let batch = vec![update(number)];
             thread::sleep(pause);
             let begun = Instant::now();
-            self.send(batch)?;
-            times.push(self.committed(pods)?.duration_since(begun));
+            times.push(self.commit(batch, pods)?.duration_since(begun));
         }
         Ok(Times::of(times))
     }
@@ -283,18 +311,21 @@ fn come_and_go(number: u32) -> Update {
 
 struct Floor {
     element: Times,
+    /// Elements per second.
     bulk: f64,
+    /// Elements of the ruleset that this was measured with.
+    elements: f64,
 }
 
 /// The same ruleset and the same transactions without loop, index and threads.
 fn floor(features: KernelFeatures) -> Result<Floor> {
-    let (full, more) = (ruleset(PEERS, features)?, ruleset(PEERS + 1, features)?);
+    let (full, more) = rulesets(features)?;
     let element = ringfence_netns::scratch(|| -> Result<Times> {
         let mut enforcer = Enforcer::open(features)?;
         enforcer.enforce(Some(&full))?;
         let mut times = Vec::new();
         for number in 0..EVENTS {
-            let wanted = if number % 2 == 0 { &more } else { &full };
+            let wanted = if number.is_multiple_of(2) { &more } else { &full };
             let begun = Instant::now();
             enforcer.enforce(Some(wanted))?;
             times.push(begun.elapsed());
@@ -317,11 +348,17 @@ fn floor(features: KernelFeatures) -> Result<Floor> {
         "floor: first ruleset with {} elements        {bulk:>10.0} elements/s",
         elements(&full)
     );
-    Ok(Floor { element, bulk })
+    Ok(Floor {
+        element,
+        bulk,
+        elements: elements(&full),
+    })
 }
 
-/// The ruleset of the first local pod with so many peers.
-fn ruleset(peers: u32, features: KernelFeatures) -> Result<Ruleset> {
+/// The ruleset of the first local pod with all peers, and with one more: made as the index makes them, so that both
+/// share what they have in common.
+fn rulesets(features: KernelFeatures) -> Result<(Ruleset, Ruleset)> {
+    let first = uid(&local(0));
     let mut index = Index::new(Options {
         locality: Locality::Node("n1".into()),
         scope: Scope::Secondary,
@@ -330,14 +367,14 @@ fn ruleset(peers: u32, features: KernelFeatures) -> Result<Ruleset> {
     });
     index.apply(pod(&local(0), 0, "n1", &[("group", "first")]));
     index.apply(policy("first", selector("group", "first"), 80));
-    index.set_facts(&uid(&local(0)), Some(TargetFacts::default()));
+    index.set_facts(&first, Some(TargetFacts::default()));
     (0..PEERS).for_each(|number| index.apply(peer(number)));
     index.commit();
-    let full = index.ruleset(&uid(&local(0))).cloned();
-    (PEERS..peers).for_each(|number| index.apply(peer(number)));
+    let full = index.ruleset(&first).cloned().context("a ruleset")?;
+    index.apply(peer(PEERS));
     index.commit();
-    let more = index.ruleset(&uid(&local(0))).cloned();
-    if peers == PEERS { full } else { more }.context("a ruleset")
+    let more = index.ruleset(&first).cloned().context("a ruleset")?;
+    Ok((full, more))
 }
 
 fn elements(ruleset: &Ruleset) -> f64 {
@@ -346,7 +383,7 @@ fn elements(ruleset: &Ruleset) -> f64 {
 }
 
 fn one_pod(node: &Node, floor: &Floor) -> Result<()> {
-    for (what, pause) in [("back to back", Duration::ZERO), ("on a quiet node", QUIET)] {
+    for (what, pause) in [("one by one", Duration::ZERO), ("on a quiet node", QUIET)] {
         let times = node.measure(EVENTS, 1, pause, come_and_go)?;
         println!(
             "one peer, one local pod, {PEERS} peers, {what:<15}   {times}   {}",
@@ -357,32 +394,29 @@ fn one_pod(node: &Node, floor: &Floor) -> Result<()> {
 }
 
 fn all_pods(node: &Node, floor: &Floor) -> Result<()> {
-    node.send(vec![apply(policy("rest", selector("group", "rest"), 80))])?;
     let rest = usize::try_from(LOCAL)? - 1;
-    node.committed(rest)?;
+    node.commit(vec![apply(policy("rest", selector("group", "rest"), 80))], rest)?;
     let pods = rest + 1;
-    for (what, pause) in [("back to back", Duration::ZERO), ("on a quiet node", QUIET)] {
+    for (what, pause) in [("one by one", Duration::ZERO), ("on a quiet node", QUIET)] {
         let times = node.measure(EVENTS_FOR_ALL, pods, pause, come_and_go)?;
         println!(
             "one peer, all of {pods} local pods, {what:<15}          {times}   {}",
             times.over(&floor.element)
         );
     }
-    node.send(vec![gone(ObjectKey::Policy(policy_key("rest")))])?;
-    node.committed(rest)?;
+    node.commit(vec![gone(ObjectKey::Policy(policy_key("rest")))], rest)?;
     Ok(())
 }
 
 fn new_policy(node: &Node, floor: &Floor) -> Result<()> {
-    let count = elements(&ruleset(PEERS, node.features)?);
+    let count = floor.elements;
     let mut times = Vec::new();
     for round in 0..21 {
         thread::sleep(QUIET);
         let begun = Instant::now();
-        node.send(vec![apply(policy("lonely", selector("app", "lonely"), 81 + round))])?;
-        times.push(node.committed(1)?.duration_since(begun));
-        node.send(vec![gone(ObjectKey::Policy(policy_key("lonely")))])?;
-        node.committed(1)?;
+        let created = vec![apply(policy("lonely", selector("app", "lonely"), 81 + round))];
+        times.push(node.commit(created, 1)?.duration_since(begun));
+        node.commit(vec![gone(ObjectKey::Policy(policy_key("lonely")))], 1)?;
     }
     let times = Times::of(times);
     let rate = count / times.p50.as_secs_f64();
@@ -411,8 +445,7 @@ fn memory() -> Result<()> {
             port,
         )));
     }
-    node.send(batch)?;
-    node.committed(9)?;
+    node.commit(batch, 9)?;
     thread::sleep(Duration::from_millis(300));
     let snapshot = node.running.readers.snapshots.load_full();
     println!(

@@ -2,21 +2,22 @@
 //! (invariant 7). All work inside the pod's network namespace happens here (invariant 10).
 //!
 //! The loop leaves the latest ruleset in the [`Mailbox`]; what it leaves while a transaction runs replaces what it
-//! left before. The thread answers through the loop's event channel. It ends when it is told to, and releases the
+//! left before. The thread answers through the loop's channels. It ends when it is told to, and releases the
 //! namespace then; the rules stay (invariant 8).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use ringfence_model::PodUid;
-use ringfence_netlink::{Counters, Enforcer, Outcome};
+use ringfence_netlink::{Counters, Enforcer, Outcome, track_established};
 use ringfence_netns::{Facts, Netns};
 use ringfence_ruleset::{Hook, KernelFeatures, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, warn};
 
 use crate::event::{Applied, Cause, Drift, Event, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
 
@@ -122,14 +123,14 @@ impl Applier {
         path: PathBuf,
         run: u64,
         features: KernelFeatures,
-        events: UnboundedSender<Event>,
+        reports: Reports,
     ) -> std::io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let worker = Worker {
             pod,
             run,
             mailbox: Arc::clone(&mailbox),
-            events,
+            reports,
             features,
         };
         thread::Builder::new()
@@ -156,12 +157,22 @@ impl Drop for Applier {
     }
 }
 
+/// Where appliers report to. What a transaction has come to goes by a channel of its own, because the loop does not
+/// want to be woken for each of them.
+#[derive(Debug, Clone)]
+pub struct Reports {
+    /// What the loop is to hear at once.
+    pub events: UnboundedSender<Event>,
+    /// What has become of rulesets.
+    pub results: UnboundedSender<Applied>,
+}
+
 /// The thread's side.
 struct Worker {
     pod: PodUid,
     run: u64,
     mailbox: Arc<Mailbox>,
-    events: UnboundedSender<Event>,
+    reports: Reports,
     features: KernelFeatures,
 }
 
@@ -210,13 +221,16 @@ impl Worker {
                     wanted: job.wanted.clone(),
                     stamp: None,
                 });
-                self.enforce(&mut inside.enforcer, job, None);
+                if !self.enforce(&mut inside, job, None) {
+                    // The reason is often an interface that has gone: rules without it follow from the facts.
+                    self.refresh_facts(&mut inside);
+                }
             }
             if slot.verify {
                 self.refresh_facts(&mut inside);
                 // Before the first ruleset there is nothing that the kernel's could be compared with.
                 if let Some(job) = &last {
-                    self.verify(&mut inside.enforcer, job.clone());
+                    self.verify(&mut inside, job.clone());
                 }
             }
             if !slot.counters.is_empty() {
@@ -264,16 +278,16 @@ impl Worker {
         }
     }
 
-    fn verify(&self, enforcer: &mut Enforcer, mut job: Job) {
+    fn verify(&self, inside: &mut Inside, mut job: Job) {
         let received = Instant::now();
-        match enforcer.verify() {
+        match inside.enforcer.verify() {
             Ok(None) => {}
             Ok(Some(drift)) => {
                 job.stamp = Some(Stamp {
                     cause: Cause::Drift,
                     received,
                 });
-                self.enforce(enforcer, job, Some(described(&drift)));
+                self.enforce(inside, job, Some(described(&drift)));
             }
             Err(error) => {
                 let refusal = Refusal {
@@ -285,12 +299,18 @@ impl Worker {
         }
     }
 
-    fn enforce(&self, enforcer: &mut Enforcer, job: Job, drift: Option<Drift>) {
+    /// Whether the kernel has taken it.
+    fn enforce(&self, inside: &mut Inside, job: Job, drift: Option<Drift>) -> bool {
         let begun = Instant::now();
+        if job.wanted.is_some() && !has_rules(&inside.enforcer) {
+            self.track_connections(&inside.netns);
+        }
+        let enforcer = &mut inside.enforcer;
         match enforcer.enforce(job.wanted.as_deref()) {
             Ok(outcome) => {
                 let (success, repaired) = sorted(&outcome);
                 self.applied(job, begun, Ok(success), drift.or(repaired));
+                true
             }
             Err(error) => {
                 let closed = match &job.wanted {
@@ -303,13 +323,37 @@ impl Worker {
                     closed,
                 };
                 self.applied(job, begun, Err(refusal), drift);
+                false
             }
+        }
+    }
+
+    /// A namespace without rules does not track connections. Those that are open when the first ruleset comes would get
+    /// their direction from whichever packet comes first: a denied one could live on, and an allowed one could stall
+    /// (statements 105 to 107). So conntrack is told of them, with nothing slow between this and the transaction.
+    fn track_connections(&self, netns: &Netns) {
+        static LACKS: Once = Once::new();
+        match netns.run(track_established) {
+            Ok(Ok(tracked)) => debug!(
+                uid = %self.pod,
+                inbound = tracked.inbound,
+                outbound = tracked.outbound,
+                "Running connections made known to conntrack"
+            ),
+            Ok(Err(error @ ringfence_netlink::Error::Lacks(_))) => LACKS.call_once(|| {
+                warn!(%error, "Connections that are open when a pod's first rules come may stall, or live on although denied");
+            }),
+            Ok(Err(error)) => {
+                warn!(uid = %self.pod, %error, "Not every running connection could be made known to conntrack");
+            }
+            Err(error) => warn!(uid = %self.pod, %error, "Running connections could not be looked at"),
         }
     }
 
     fn applied(&self, job: Job, begun: Instant, result: Result<Success, Refusal>, drift: Option<Drift>) {
         let committed = Instant::now();
-        self.send(Event::Apply(Applied {
+        // The loop has ended: so does this thread, at its next look at the mailbox.
+        drop(self.reports.results.send(Applied {
             pod: self.pod.clone(),
             run: self.run,
             wanted: job.wanted,
@@ -330,8 +374,8 @@ impl Worker {
     }
 
     fn send(&self, event: Event) {
-        // The loop has ended: so does this thread, at its next look at the mailbox.
-        drop(self.events.send(event));
+        // As for results.
+        drop(self.reports.events.send(event));
     }
 }
 
@@ -371,4 +415,94 @@ pub fn closed(ruleset: &Ruleset) -> Ruleset {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringfence_ruleset::{Match, Name, Rule};
+
+    use super::*;
+    use crate::testing;
+
+    fn stamp(cause: Cause, received: Instant) -> Stamp {
+        Stamp { cause, received }
+    }
+
+    #[test]
+    fn of_several_rulesets_the_latest_is_taken_and_the_earliest_event_counts() {
+        let mailbox = Mailbox::default();
+        let begin = Instant::now();
+        let wanted = Arc::new(testing::ruleset(&PodUid::new("x").expect("valid")));
+        mailbox.enforce(None, Some(stamp(Cause::Policy, begin)));
+        mailbox.enforce(None, None);
+        mailbox.enforce(
+            Some(Arc::clone(&wanted)),
+            Some(stamp(Cause::Pod, begin + Duration::from_secs(1))),
+        );
+        let slot = mailbox.take();
+        let job = slot.job.expect("a job");
+        assert!(job.wanted.is_some_and(|it| Arc::ptr_eq(&it, &wanted)));
+        assert_eq!(job.stamp, Some(stamp(Cause::Policy, begin)));
+        assert!(!slot.verify && !slot.stop && slot.counters.is_empty());
+        mailbox.verify();
+        let slot = mailbox.take();
+        assert!(slot.job.is_none() && slot.verify);
+    }
+
+    #[test]
+    fn a_stopped_mailbox_takes_nothing_more_and_lets_readers_go() {
+        let mailbox = Mailbox::default();
+        let (answer, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        mailbox.counters(answer.clone());
+        mailbox.stop();
+        mailbox.counters(answer);
+        mailbox.enforce(None, None);
+        let slot = mailbox.take();
+        assert!(slot.stop && slot.job.is_none() && slot.counters.is_empty());
+        assert!(answers.blocking_recv().is_none(), "nobody is left who could answer");
+        assert!(mailbox.take().stop, "for good");
+    }
+
+    #[test]
+    fn readers_who_have_gone_do_not_pile_up() {
+        let mailbox = Mailbox::default();
+        for _ in 0..3 {
+            let (answer, _) = tokio::sync::mpsc::unbounded_channel();
+            mailbox.counters(answer);
+        }
+        assert_eq!(mailbox.take().counters.len(), 1);
+    }
+
+    #[test]
+    fn what_is_closed_keeps_the_drops_and_nothing_else() {
+        let mut ruleset = testing::ruleset(&PodUid::new("x").expect("valid"));
+        let allow = Rule {
+            matches: vec![Match::CtRelated],
+            counter: None,
+            verdict: Verdict::Accept,
+        };
+        let chains = &mut ruleset.inet.chains;
+        let inside = chains.get_mut(&Name::new("net1-in")).expect("it is there");
+        let drops = inside.rules.clone();
+        inside.rules.insert(0, allow.clone());
+        let arrive = chains[&Name::new("arrive")].clone();
+        // Everything is allowed to everyone in this direction: there is nothing to close.
+        let everything = ringfence_ruleset::Chain {
+            base: None,
+            rules: vec![allow],
+        };
+        chains.insert(Name::new("net2-in"), everything.clone());
+        let mut source = arrive.clone();
+        source.base.as_mut().expect("a base chain").hook = Hook::Output;
+        chains.insert(Name::new("source"), source);
+
+        let closed = closed(&ruleset);
+        assert_eq!(closed.inet.chains[&Name::new("net1-in")].rules, drops);
+        assert_eq!(closed.inet.chains[&Name::new("net2-in")], everything);
+        assert_eq!(closed.inet.chains[&Name::new("arrive")], arrive);
+        assert_eq!(closed.inet.chains.len(), 3, "the chain at the output hook is left out");
+        assert!(closed.inet.sets.is_empty() && closed.netdev == Table::default());
+    }
 }

@@ -114,29 +114,29 @@ fn missing_from(some: &[Diagnostic], others: &[Diagnostic]) -> Vec<Diagnostic> {
 }
 
 impl Change {
-    /// One line for each finding that appeared or was resolved. Texts out of manifests are quoted, so that none can
-    /// write a log line of its own.
+    /// One line for each finding that appeared or was resolved. Texts are handed over as strings and not as `Display`:
+    /// both formats escape strings, so that no text out of a manifest writes a log line of its own.
     pub fn log(&self) {
         for finding in &self.appeared {
             warn!(
-                manifest = ?finding.source.to_string(),
-                path = ?finding.path,
+                manifest = finding.source.to_string().as_str(),
+                path = finding.path.as_str(),
                 severity = match finding.severity {
                     Severity::Warning => "warning",
                     Severity::Error => "error",
                 },
                 reason = finding.reason.as_str(),
-                detail = ?finding.message,
-                consequence = %finding.consequence,
+                detail = finding.message.as_str(),
+                consequence = finding.consequence.to_string().as_str(),
                 "Bad input"
             );
         }
         for finding in &self.resolved {
             info!(
-                manifest = ?finding.source.to_string(),
-                path = ?finding.path,
+                manifest = finding.source.to_string().as_str(),
+                path = finding.path.as_str(),
                 reason = finding.reason.as_str(),
-                detail = ?finding.message,
+                detail = finding.message.as_str(),
                 "Bad input resolved"
             );
         }

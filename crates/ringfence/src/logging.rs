@@ -3,6 +3,7 @@
 use std::io;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::{LogFormat, LogLevel};
 
@@ -16,7 +17,8 @@ pub fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+        // The file watcher's library speaks of its own housekeeping, which is no news to anybody.
+        .with_env_filter(EnvFilter::new(format!("{level},notify=error")))
         .with_writer(io::stderr)
         // Colours only get in the way of everything that collects a container's output.
         .with_ansi(false)

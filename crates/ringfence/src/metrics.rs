@@ -245,6 +245,10 @@ impl Metrics {
                 let state = snapshot.policy_state(key, summary, isolated.get(key).copied().unwrap_or_default());
                 *counts.entry([key.kind.as_str(), state.label()]).or_default() += 1;
             }
+            for key in snapshot.rejected_policies() {
+                let labels = [key.kind.as_str(), PolicyState::Rejected.label()];
+                *counts.entry(labels).or_default() += 1;
+            }
             counts
         });
         set(&self.rejected, {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use imbl::OrdMap;
 use ringfence_model::{
     Coverage, Diagnostic, Direction, InterfaceName, NamespacedName, NetworkName, Pod, PolicyKey, PolicyKind, Scope,
-    Severity,
+    Severity, Source,
 };
 use ringfence_ruleset::Ruleset;
 
@@ -81,6 +81,22 @@ impl Snapshot {
             .into_iter()
             .filter_map(|key| self.findings.get(&key))
             .flat_map(|findings| findings.iter())
+    }
+
+    /// Policies that were rejected as a whole, so that nothing of them is in force: only findings are left of them.
+    pub fn rejected_policies(&self) -> BTreeSet<PolicyKey> {
+        let kinds = [PolicyKind::NetworkPolicy, PolicyKind::MultiNetworkPolicy];
+        let key = |source: &Source| {
+            let kind = kinds.into_iter().find(|kind| kind.as_str() == &*source.kind)?;
+            let (namespace, name) = source.name.split_once('/')?;
+            let name = NamespacedName::new(namespace, name);
+            Some(PolicyKey { kind, name })
+        };
+        self.findings
+            .keys()
+            .filter_map(|finding| key(&finding.source))
+            .filter(|key| !self.policies.contains_key(key))
+            .collect()
     }
 
     /// How many local pods each policy isolates, in each direction.
@@ -154,6 +170,18 @@ pub struct PodStatus {
     pub in_kernel: Option<Arc<Ruleset>>,
     /// Where its drop counters can be asked for.
     pub applier: Option<Arc<Mailbox>>,
+}
+
+impl PodStatus {
+    /// Whether what is to be in force is in force, so that no transaction is on its way.
+    pub fn is_current(&self) -> bool {
+        match (&self.wanted, &self.in_kernel) {
+            // The same ruleset is the same allocation; comparing contents would cost what 100,000 elements cost.
+            (Some(wanted), Some(there)) => Arc::ptr_eq(wanted, there),
+            (None, None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// One isolated direction of one attachment.
@@ -237,11 +265,19 @@ pub enum PolicyState {
     Ignored,
     /// A part of it was rejected; the rest counts.
     PartlyRejected,
+    /// It was rejected as a whole: nothing of it is in force.
+    Rejected,
 }
 
 impl PolicyState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Active, Self::SelectsNothing, Self::Ignored, Self::PartlyRejected];
+    pub const ALL: [Self; 5] = [
+        Self::Active,
+        Self::SelectsNothing,
+        Self::Ignored,
+        Self::PartlyRejected,
+        Self::Rejected,
+    ];
 
     /// As a metric label.
     pub fn label(self) -> &'static str {
@@ -250,6 +286,7 @@ impl PolicyState {
             Self::SelectsNothing => "selects_nothing",
             Self::Ignored => "ignored",
             Self::PartlyRejected => "partly_rejected",
+            Self::Rejected => "rejected",
         }
     }
 }
@@ -262,6 +299,7 @@ impl fmt::Display for PolicyState {
             Self::SelectsNothing => "selects nothing here",
             Self::Ignored => "ignored",
             Self::PartlyRejected => "partly rejected",
+            Self::Rejected => "rejected",
         })
     }
 }

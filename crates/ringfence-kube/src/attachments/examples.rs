@@ -30,20 +30,20 @@ fn results_of_cni_genie() {
             r#"{"multi_entry":2,"ips":{"":{},"ip1":{"ip":"192.168.78.153","interface":"eth0"},"ip2":{"ip":"20.20.1.128","interface":"eth1"}}}"#,
         ],
         &expect![[r#"
-              eth0 (primary) on [default] has [192.168.243.214]
+            eth0 (primary) on [default] has [192.168.243.214]
             --
-              eth0 (primary) on [default] has [192.168.243.214]
+            eth0 (primary) on [default] has [192.168.243.214]
             --
-              eth0 (primary) on [default] has [192.168.243.214]
+            eth0 (primary) on [default] has [192.168.243.214]
             --
-              eth0 (primary) on [default] has [192.168.243.214]
+            eth0 (primary) on [default] has [192.168.243.214]
             --
-              eth0 (primary) on [default] has [192.168.243.214]
-              eth1 on [interface:eth1] has [10.32.0.4]
+            eth0 (primary) on [default] has [192.168.243.214]
+            eth1 on [interface:eth1] has [10.32.0.4]
             ! stale_annotation at : the annotation gives the primary interface 10.244.0.201, the status 192.168.243.214; the status counts (a new sandbox may be on its way)
             --
-              eth0 (primary) on [default] has [192.168.243.214]
-              eth1 on [interface:eth1] has [20.20.1.128]
+            eth0 (primary) on [default] has [192.168.243.214]
+            eth1 on [interface:eth1] has [20.20.1.128]
             ! stale_annotation at : the annotation gives the primary interface 192.168.78.153, the status 192.168.243.214; the status counts (a new sandbox may be on its way)
         "#]],
     );
@@ -67,31 +67,31 @@ fn requests_of_cni_genie() {
             "{\n  \"weave\",\n  \"canal\"\n}\n",
         ],
         &expect![[r#"
-              eth0 (primary) on [default, flannel] has [10.244.0.9]
-              eth1 on [calico] has []
-              eth2 on [weave] has []
+            eth0 (primary) on [default, flannel] has [10.244.0.9]
+            eth1 on [calico] has []
+            eth2 on [weave] has []
             --
-              eth0 (primary) on [default, bridge] has [10.244.0.9]
+            eth0 (primary) on [default, bridge] has [10.244.0.9]
             --
-              eth0 (primary) on [default, macvlan] has [10.244.0.9]
+            eth0 (primary) on [default, macvlan] has [10.244.0.9]
             --
-              eth0 (primary) on [default, sriov] has [10.244.0.9]
+            eth0 (primary) on [default, sriov] has [10.244.0.9]
             --
-              eth0 (primary) on [default, weave] has [10.244.0.9]
+            eth0 (primary) on [default, weave] has [10.244.0.9]
             --
-              eth0 (primary) on [default, flannel] has [10.244.0.9]
+            eth0 (primary) on [default, flannel] has [10.244.0.9]
             --
-              eth0 (primary) on [default, calico] has [10.244.0.9]
-              eth1 on [weave] has []
+            eth0 (primary) on [default, calico] has [10.244.0.9]
+            eth1 on [weave] has []
             --
-              eth0 (primary) on [default, network1] has [10.244.0.9]
-              eth1 on [network2] has []
+            eth0 (primary) on [default, network1] has [10.244.0.9]
+            eth1 on [network2] has []
             --
-              eth0 (primary) on [default, calico] has [10.244.0.9]
-              eth1 on [lanbr] has []
+            eth0 (primary) on [default, calico] has [10.244.0.9]
+            eth1 on [lanbr] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              eth1 on [interface:eth1] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            eth1 on [interface:eth1] has []
             ! invalid_annotation at [cni]: "{\n  \"weave\"": a name has letters, digits, '-', '_' and '.', and begins with a letter or digit
             ! invalid_annotation at [cni]: "\"canal\"\n}": a name has letters, digits, '-', '_' and '.', and begins with a letter or digit
         "#]],
@@ -107,18 +107,18 @@ fn requests_of_cni_genie() {
     .map(|value| shown(&[(CNI, ""), (NETWORKS, value)], &["10.244.0.9"]))
     .collect();
     expect![[r#"
-          eth0 (primary) on [default, x/net1] has [10.244.0.9]
-          eth4 on [x/net2] has []
+        eth0 (primary) on [default, x/net1] has [10.244.0.9]
+        eth4 on [x/net2] has []
         --
-          eth0 (primary) on [default, x/net1] has [10.244.0.9]
-          eth4 on [x/net2] has []
+        eth0 (primary) on [default, x/net1] has [10.244.0.9]
+        eth4 on [x/net2] has []
         --
-          eth0 (primary) on [default, x/net1] has [10.244.0.9]
+        eth0 (primary) on [default, x/net1] has [10.244.0.9]
         --
-          eth0 (primary) on [default, x/weave-1] has [10.244.0.9]
-          eth1 on [x/weave-2] has []
+        eth0 (primary) on [default, x/weave-1] has [10.244.0.9]
+        eth1 on [x/weave-2] has []
         --
-          eth0 (primary) on [default] has [10.244.0.9]
+        eth0 (primary) on [default] has [10.244.0.9]
         ! invalid_annotation at [networks]: "{\"ports\": [{\"attach_to_network\": \"net_api\", \"attributes\": {\"acce"…: this is no list of names (Knitter uses the same annotation)
     "#]].assert_eq(&networks.join("--\n"));
 }
@@ -141,44 +141,44 @@ fn requests_of_the_network_plumbing_group() {
             r#"[{"name":"net-b","ips": ["10.2.2.42/24", "2001:db8::5/64"]}]"#,
         ],
         &expect![[r#"
-              eth0 (primary) on [default] has [10.244.0.9]
-              eth1 on [x/flannel] has []
-              eth5 on [network/weavenet] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            eth1 on [x/flannel] has []
+            eth5 on [network/weavenet] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              eth1 on [x/flannel] has []
-              eth5 on [network/weavenet] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            eth1 on [x/flannel] has []
+            eth5 on [network/weavenet] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/net-a] has []
-              net2 on [x/net-b] has []
-              net3 on [other-ns/net-c] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/net-a] has []
+            net2 on [x/net-b] has []
+            net3 on [other-ns/net-c] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/net-a] has []
-              net2 on [x/net-a] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/net-a] has []
+            net2 on [x/net-a] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              macvlan1 on [x/macvlan-conf-1] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            macvlan1 on [x/macvlan-conf-1] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [testns1/macvlan-conf-3] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [testns1/macvlan-conf-3] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/macvlan-conf-1] has []
-              net2 on [x/macvlan-conf-2] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/macvlan-conf-1] has []
+            net2 on [x/macvlan-conf-2] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/vlan21] has []
-              net2 on [x/vlan92] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/vlan21] has []
+            net2 on [x/vlan92] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/net-a] has []
-              net2 on [x/net-b] has []
-              net3 on [other-ns/net-c] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/net-a] has []
+            net2 on [x/net-b] has []
+            net3 on [other-ns/net-c] has []
             --
-              eth0 (primary) on [default] has [10.244.0.9]
-              net1 on [x/net-b] has []
+            eth0 (primary) on [default] has [10.244.0.9]
+            net1 on [x/net-b] has []
         "#]],
     );
 }
@@ -197,12 +197,12 @@ fn results_of_the_network_plumbing_group() {
                {"name": "namespace-a/an-ip-over-infiniband-network","interface": "ib0","ips": [ "198.51.100.1/24" ],"infiniband-guid": "80:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22"}]"#,
         ],
         &expect![[r#"
-              eth0 (primary) on [default] has [192.0.2.2]
+            eth0 (primary) on [default] has [192.0.2.2]
             ! invalid_annotation at [k8s.v1.cni.cncf.io/network-status]: "[{\"name\": \"namespace-a/cluster-wide-default\",\"interface\": \"eth5\""… is no JSON (expected `,` or `]` at line 1 column 147)
             --
-              eth1 on [namespace-b/some-network] has [192.0.2.2, 2001:db8::2234]
-              eth5 (primary) on [default, namespace-a/cluster-wide-default] has [192.0.2.2, 2001:db8::2230]
-              ib0 on [namespace-a/an-ip-over-infiniband-network] has [198.51.100.1]
+            eth1 on [namespace-b/some-network] has [192.0.2.2, 2001:db8::2234]
+            eth5 (primary) on [default, namespace-a/cluster-wide-default] has [192.0.2.2, 2001:db8::2230]
+            ib0 on [namespace-a/an-ip-over-infiniband-network] has [198.51.100.1]
         "#]],
     );
     check(
@@ -248,11 +248,11 @@ fn results_of_the_network_plumbing_group() {
             r#"[{"name": "","ips": ["192.168.185.80"],"default": true,"dns": {}}]"#,
         ],
         &expect![[r#"
-              eth0 (primary) on [default] has [10.130.2.48]
+            eth0 (primary) on [default] has [10.130.2.48]
             --
-              eth0 (primary) on [default, k8s-pod-network] has [172.16.104.57]
+            eth0 (primary) on [default, k8s-pod-network] has [172.16.104.57]
             --
-              eth0 (primary) on [default] has [192.168.185.80]
+            eth0 (primary) on [default] has [192.168.185.80]
         "#]],
     );
 }

@@ -226,6 +226,9 @@ fn without_interface(ip: &str, at: &At<'_>, given: &Given<'_>, findings: &mut Fi
 /// Names the described entries by their interfaces. Requested interfaces that the result does not hold (yet) are
 /// attachments as well: they must be closed before they are described (statement 168).
 pub(super) fn join(described: Vec<Entry>, mut requested: BTreeMap<InterfaceName, Network>) -> Vec<Entry> {
+    // Of a single network CNI-Genie leaves no result; it is then the pod's only one, whatever its interface.
+    let only =
+        described.is_empty() && requested.len() == 1 && requested.values().all(|network| *network != Network::Unknown);
     let mut seen = BTreeSet::new();
     let mut entries: Vec<Entry> = described
         .into_iter()
@@ -241,6 +244,7 @@ pub(super) fn join(described: Vec<Entry>, mut requested: BTreeMap<InterfaceName,
     entries.extend(requested.into_iter().map(|(name, network)| Entry {
         interface: Some(name),
         network,
+        flagged: only,
         ..Entry::default()
     }));
     entries

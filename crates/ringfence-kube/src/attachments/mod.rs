@@ -69,7 +69,7 @@ const CALICO: &str = "cni.projectcalico.org/podIP";
 struct Entry {
     interface: Option<InterfaceName>,
     network: Network,
-    /// `default: true` of network-status.
+    /// It is of the cluster network: `default: true` of network-status, or the only one that was requested.
     flagged: bool,
     addresses: BTreeSet<IpAddr>,
 }
@@ -374,5 +374,7 @@ fn too_many(count: usize, at: &At<'_>, findings: &mut Findings) {
 
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
+mod npwg_tests;
 #[cfg(test)]
 mod tests;

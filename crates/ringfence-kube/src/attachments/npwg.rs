@@ -27,25 +27,31 @@ pub(super) fn entries(given: &Given<'_>, findings: &mut Findings) -> Vec<Entry> 
     for item in requested {
         let same = |entry: &Entry| entry.interface.is_some() && entry.interface == item.interface;
         match entries.iter().position(same) {
-            Some(position) => matched[position] = true,
+            Some(position) => {
+                matched[position] = true;
+                adopt_name(&mut entries[position], &item);
+            }
             None => open.push(item),
         }
     }
     for item in open {
-        let same = |(position, entry): &(usize, &Entry)| {
-            !matched[*position] && !entry.flagged && full(&entry.network, given.namespace) == item.network
+        let free = |position: usize, entry: &Entry| position < matched.len() && !matched[position] && !entry.flagged;
+        let find = |same: &dyn Fn(&Entry) -> bool| {
+            let mut positions = entries.iter().enumerate();
+            positions
+                .find(|(position, entry)| free(*position, entry) && same(entry))
+                .map(|(position, _)| position)
         };
-        let found = entries
-            .iter()
-            .enumerate()
-            .take(matched.len())
-            .find(same)
-            .map(|(position, _)| position);
-        match found.filter(|_| item.network != Network::Unknown) {
+        let found = find(&|entry| full(&entry.network, given.namespace) == item.network)
+            .or_else(|| find(&|entry| means(&entry.network, &item.network)))
+            .filter(|_| item.network != Network::Unknown);
+        match found {
             Some(position) => {
                 matched[position] = true;
-                if entries[position].interface.is_none() {
-                    entries[position].interface = item.interface;
+                let entry = &mut entries[position];
+                adopt_name(entry, &item);
+                if entry.interface.is_none() {
+                    entry.interface = item.interface;
                 }
             }
             None => entries.push(item),
@@ -54,11 +60,25 @@ pub(super) fn entries(given: &Given<'_>, findings: &mut Findings) -> Vec<Entry> 
     entries
 }
 
-/// A bare name as the definition of the pod's namespace that it means in a request.
+/// A bare name as the definition of the pod's namespace, which is what it means when nobody says more.
 fn full(network: &Network, namespace: &str) -> Network {
     match network {
         Network::Bare(name) => Network::Is(NetworkName::Namespaced(NamespacedName::new(namespace, name.clone()))),
         other => other.clone(),
+    }
+}
+
+/// Whether a bare name may stand for a requested network: CNI-Genie leaves the namespace out of the result.
+fn means(described: &Network, requested: &Network) -> bool {
+    match (described, requested) {
+        (Network::Bare(bare), Network::Is(NetworkName::Namespaced(requested))) => *bare == requested.name,
+        _ => false,
+    }
+}
+
+fn adopt_name(entry: &mut Entry, requested: &Entry) {
+    if !entry.flagged && means(&entry.network, &requested.network) {
+        entry.network = requested.network.clone();
     }
 }
 

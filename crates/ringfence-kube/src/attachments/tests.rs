@@ -13,9 +13,8 @@ const CNI: &str = "cni";
 const NETWORKS: &str = "networks";
 const REQUEST: &str = "k8s.v1.cni.cncf.io/networks";
 const STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
-const OLD_STATUS: &str = "k8s.v1.cni.cncf.io/networks-status";
 
-fn pod(annotations: &[(&str, &str)], addresses: &[&str]) -> (Vec<Attachment>, String) {
+pub(super) fn pod(annotations: &[(&str, &str)], addresses: &[&str]) -> (Vec<Attachment>, String) {
     let annotations: serde_json::Map<_, _> = annotations
         .iter()
         .map(|(key, value)| ((*key).to_owned(), json!(value)))
@@ -46,7 +45,7 @@ pub(super) fn shown(annotations: &[(&str, &str)], addresses: &[&str]) -> String 
     pod(annotations, addresses).1
 }
 
-fn check(annotations: &[(&str, &str)], addresses: &[&str], expected: &Expect) {
+pub(super) fn check(annotations: &[(&str, &str)], addresses: &[&str], expected: &Expect) {
     let (attachments, shown) = pod(annotations, addresses);
     assert_eq!(attachments.iter().filter(|it| it.primary).count(), 1, "{shown}");
     expected.assert_eq(&shown);
@@ -163,22 +162,22 @@ fn genie_interface_names_follow_from_the_request() {
         &[(CNI, "a@net5,b@net5")],
         &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default] has [10.0.0.1]
-          net5 on [interface:net5] has []
-        ! invalid_annotation at [cni]: two networks are requested for the interface net5; its network is unknown
-    "#]],
+            eth0 (primary) on [default] has [10.0.0.1]
+            net5 on [interface:net5] has []
+            ! invalid_annotation at [cni]: two networks are requested for the interface net5; its network is unknown
+        "#]],
     );
     check(
         &[(CNI, "calico,,weave@a/b,x y,")],
         &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default, calico] has [10.0.0.1]
-          eth1 on [interface:eth1] has []
-        ! invalid_annotation at [cni]: an item of the list is empty; CNI-Genie refuses such a pod
-        ! invalid_interface at [cni]: "a/b" is not a valid interface name: it contains '/' or ':'
-        ! invalid_annotation at [cni]: "x y": a name has letters, digits, '-', '_' and '.', and begins with a letter or digit
-        ! invalid_annotation at [cni]: an item of the list is empty; CNI-Genie refuses such a pod
-    "#]],
+            eth0 (primary) on [default, calico] has [10.0.0.1]
+            eth1 on [interface:eth1] has []
+            ! invalid_annotation at [cni]: an item of the list is empty; CNI-Genie refuses such a pod
+            ! invalid_interface at [cni]: "a/b" is not a valid interface name: it contains '/' or ':'
+            ! invalid_annotation at [cni]: "x y": a name has letters, digits, '-', '_' and '.', and begins with a letter or digit
+            ! invalid_annotation at [cni]: an item of the list is empty; CNI-Genie refuses such a pod
+        "#]],
     );
 }
 
@@ -217,7 +216,7 @@ fn genie_entries_in_foreign_dialects() {
         &[(RESULT, r#"{"ips":{"ip1":"10.0.0.1","ip2":"10.1.0.1"}}"#)],
         &["10.0.0.1"],
         &expect![[r#"
-              eth0 (primary) on [default] has [10.0.0.1]
+            eth0 (primary) on [default] has [10.0.0.1]
             ! invalid_annotation at [multi-ip-preferences].ips.ip2: 10.1.0.1 has no interface, so its network is unknown
         "#]],
     );
@@ -285,10 +284,10 @@ fn genie_entries_that_are_wrong() {
         )],
         &[],
         &expect![[r#"
-              eth0 (primary) on [default] has []
-              eth5 on [interface:eth5] has []
-              eth6 on [interface:eth6] has []
-              eth9 on [interface:eth9] has []
+            eth0 (primary) on [default] has []
+            eth5 on [interface:eth5] has []
+            eth6 on [interface:eth6] has []
+            eth9 on [interface:eth9] has []
             ! invalid_annotation at [multi-ip-preferences].ips.ip4: 7 instead of an object with "ip" and "interface"
             ! invalid_annotation at [multi-ip-preferences].ips.ip5.ip: 5 instead of a text
             ! invalid_address at [multi-ip-preferences].ips.ip6.ip: "fe80::1%eth0": an address with a zone is valid on one host only
@@ -303,9 +302,9 @@ fn genie_entries_that_are_wrong() {
         )],
         &[],
         &expect![[r#"
-              eth0 (primary) on [default] has []
-              eth1 on [interface:eth1] has [10.1.0.1, 10.1.0.2]
-              eth2 on [interface:eth2] has [10.1.0.1]
+            eth0 (primary) on [default] has []
+            eth1 on [interface:eth1] has [10.1.0.1, 10.1.0.2]
+            eth2 on [interface:eth2] has [10.1.0.1]
             ! invalid_annotation at : two entries describe the interface eth1; it has the addresses and networks of both
         "#]],
     );
@@ -328,10 +327,10 @@ fn s136_the_status_is_right_about_the_primary_interface() {
         &[(CNI, "a,b"), (RESULT, result)],
         &["10.0.0.2"],
         &expect![[r#"
-          eth0 (primary) on [default, a] has [10.0.0.2]
-          eth1 on [b] has [10.1.0.1]
-        ! stale_annotation at : the annotation gives the primary interface 10.0.0.1, the status 10.0.0.2; the status counts (a new sandbox may be on its way)
-    "#]],
+            eth0 (primary) on [default, a] has [10.0.0.2]
+            eth1 on [b] has [10.1.0.1]
+            ! stale_annotation at : the annotation gives the primary interface 10.0.0.1, the status 10.0.0.2; the status counts (a new sandbox may be on its way)
+        "#]],
     );
     check(
         &[(CNI, "a,b"), (RESULT, result)],
@@ -371,223 +370,20 @@ fn s136_the_status_is_right_about_the_primary_interface() {
 }
 
 #[test]
-fn s158_s159_s161_network_status() {
-    let two = r#"[{"name":"cbr0","interface":"eth0","ips":["10.244.1.73"],"default":true,"dns":{}},{"name":"y/macvlan","interface":"net1","ips":["192.168.1.205","fd00::5"],"mac":"86:1d:96:ff:55:0d","dns":{},"gateway":["<nil>"]}]"#;
+fn a_single_genie_network_is_the_primary_one() {
     check(
-        &[(STATUS, two)],
-        &["10.244.1.73"],
+        &[(CNI, "weave@eth5")],
+        &["10.0.0.1"],
         &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.244.1.73]
-              net1 on [y/macvlan] has [192.168.1.205, fd00::5]
-        "#]],
-    );
-    check(
-        &[(OLD_STATUS, two)],
-        &["10.244.1.73"],
-        &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.244.1.73]
-              net1 on [y/macvlan] has [192.168.1.205, fd00::5]
-        "#]],
-    );
-    check(
-        &[(STATUS, two), (OLD_STATUS, "")],
-        &["10.244.1.73"],
-        &expect![[r#"
-          eth0 (primary) on [default, cbr0] has [10.244.1.73]
-          net1 on [y/macvlan] has [192.168.1.205, fd00::5]
-        ! stale_annotation at [k8s.v1.cni.cncf.io/networks-status]: differs from k8s.v1.cni.cncf.io/network-status, which counts
+        eth5 (primary) on [default, weave] has [10.0.0.1]
     "#]],
     );
     check(
-        &[(STATUS, ""), (OLD_STATUS, two)],
-        &["10.244.1.73"],
+        &[(CNI, ""), (NETWORKS, "net1@eth1")],
+        &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default] has [10.244.1.73]
-        ! stale_annotation at [k8s.v1.cni.cncf.io/networks-status]: differs from k8s.v1.cni.cncf.io/network-status, which counts
+        eth1 (primary) on [default, x/net1] has [10.0.0.1]
     "#]],
-    );
-    // The default entry last; a bare name; no flag at all (Multus 3.4).
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"macvlan","interface":"net1","ips":["192.168.1.205/24"]},{"name":"cbr0","interface":"eth0","ips":["10.244.1.73"]}]"#,
-        )],
-        &["10.244.1.73"],
-        &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.244.1.73]
-              net1 on [x/macvlan] has [192.168.1.205]
-        "#]],
-    );
-    // The same, before the status has the address.
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"x/macvlan","interface":"net1","ips":["192.168.1.205"]},{"name":"cbr0","interface":"eth0","ips":["10.244.1.73"]}]"#,
-        )],
-        &[],
-        &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.244.1.73]
-              net1 on [x/macvlan] has [192.168.1.205]
-        "#]],
-    );
-    // true on every interface of the default attachment (Multus 4.1.0).
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"ovn","interface":"eth1","ips":["100.64.0.2"],"default":true},{"name":"ovn","interface":"eth0","ips":["10.244.1.73"],"default":true}]"#,
-        )],
-        &["10.244.1.73"],
-        &expect![[r#"
-              eth0 (primary) on [default, ovn] has [10.244.1.73]
-              eth1 on [ovn] has [100.64.0.2]
-        "#]],
-    );
-    // No entry for the cluster network (Multus 4.1 with Calico).
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"x/macvlan","interface":"net1","ips":["192.168.1.205"]}]"#,
-        )],
-        &["10.244.1.73"],
-        &expect![[r#"
-              eth0 (primary) on [default] has [10.244.1.73]
-              net1 on [x/macvlan] has [192.168.1.205]
-        "#]],
-    );
-    // A default network of the user's choice.
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"y/big","interface":"eth0","ips":["10.244.1.73"],"default":true}]"#,
-        )],
-        &["10.244.1.73"],
-        &expect![[r#"
-              eth0 (primary) on [default, y/big] has [10.244.1.73]
-        "#]],
-    );
-    // Twice on one network, once without addresses; an entry without interface.
-    check(
-        &[(
-            STATUS,
-            r#"[{"name":"x/a","interface":"net1","ips":["10.1.0.1"]},{"name":"x/a","interface":"net2"},{"name":"x/b","ips":["10.2.0.1"],"mac":"aa"}]"#,
-        )],
-        &[],
-        &expect![[r#"
-              eth0 (primary) on [default] has []
-              net1 on [x/a] has [10.1.0.1]
-              net2 on [x/a] has []
-              ? on [x/b] has [10.2.0.1]
-        "#]],
-    );
-}
-
-#[test]
-fn network_status_that_is_wrong() {
-    for nothing in ["", " ", "null", "[]", "{}", "{", "5", "[null]", "[{}]", "not json"] {
-        let (attachments, shown) = pod(&[(STATUS, nothing)], &["10.0.0.1"]);
-        assert_eq!(attachments, pod(&[], &["10.0.0.1"]).0, "{nothing:?}: {shown}");
-    }
-    check(
-        &[(
-            STATUS,
-            r#"[5,{"name":"a/b/c","interface":"net1","ips":["10.1.0.1"]},{"name":"","ips":["10.1.0.2"]},{"name":"x/d","interface":"net/4","ips":["10.1.0.3","bad",7,"","127.0.0.1"]},{"name":3,"interface":"net5","ips":"10.1.0.5","default":"true"}]"#,
-        )],
-        &["10.0.0.1"],
-        &expect![[r#"
-              eth0 (primary) on [default] has [10.0.0.1]
-              net1 on [interface:net1] has [10.1.0.1]
-              net5 on [interface:net5] has [10.1.0.5]
-              ? on [x/d] has [10.1.0.3]
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/network-status][0]: 5 instead of an object that describes a network
-            ! invalid_network_name at [k8s.v1.cni.cncf.io/network-status][1].name: "a/b/c": it has more than one slash; the network is known by its interface only
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/network-status][2]: the entry has neither a network nor an interface, so it describes nothing
-            ! invalid_interface at [k8s.v1.cni.cncf.io/network-status][3].interface: "net/4" is not a valid interface name: it contains '/' or ':'
-            ! invalid_address at [k8s.v1.cni.cncf.io/network-status][3].ips[1]: "bad": it is no IP address
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/network-status][3].ips[2]: 7 instead of an address
-            ! invalid_address at [k8s.v1.cni.cncf.io/network-status][3].ips[4]: "127.0.0.1": every pod has the loopback address
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/network-status][4].name: 3 instead of a text
-        "#]],
-    );
-    check(
-        &[
-            (STATUS, r#"[{"name":"x/a","interface":"net1","ips":["10.1.0.1"]}]"#),
-            (OLD_STATUS, "[]"),
-        ],
-        &[],
-        &expect![[r#"
-              eth0 (primary) on [default] has []
-              net1 on [x/a] has [10.1.0.1]
-            ! stale_annotation at [k8s.v1.cni.cncf.io/networks-status]: differs from k8s.v1.cni.cncf.io/network-status, which counts
-        "#]],
-    );
-}
-
-#[test]
-fn s168_requested_networks_are_attachments_before_they_are_described() {
-    check(
-        &[(REQUEST, "a, y/b@data0,a")],
-        &["10.0.0.1"],
-        &expect![[r#"
-              data0 on [y/b] has []
-              eth0 (primary) on [default] has [10.0.0.1]
-              net1 on [x/a] has []
-              net3 on [x/a] has []
-        "#]],
-    );
-    check(
-        &[(
-            REQUEST,
-            r#"[{"name":"a"},{"name":"b","namespace":"y","interface":"ib0","ips":["10.2.2.42/24"]},{"interfaceRequest":"old0","name":"c"},{"name":"x y"},5]"#,
-        )],
-        &["10.0.0.1"],
-        &expect![[r#"
-              eth0 (primary) on [default] has [10.0.0.1]
-              ib0 on [y/b] has []
-              net1 on [x/a] has []
-              net4 on [interface:net4] has []
-              old0 on [x/c] has []
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/networks][3]: the requested network "x y": a name has letters, digits, '-', '_' and '.', and begins with a letter or digit
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/networks][4]: 5 instead of an object with a name
-        "#]],
-    );
-    // Half described: by interface, by name with another interface, without an interface, not at all.
-    check(
-        &[
-            (REQUEST, "a@one,b,c,d"),
-            (
-                STATUS,
-                r#"[{"name":"cbr0","default":true,"ips":["10.0.0.1"]},{"name":"x/a","interface":"one","ips":["10.1.0.1"]},{"name":"b","interface":"eth1","ips":["10.2.0.1"]},{"name":"x/c","ips":["10.3.0.1"]}]"#,
-            ),
-        ],
-        &["10.0.0.1"],
-        &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.0.0.1]
-              eth1 on [x/b] has [10.2.0.1]
-              net3 on [x/c] has [10.3.0.1]
-              net4 on [x/d] has []
-              one on [x/a] has [10.1.0.1]
-        "#]],
-    );
-    check(
-        &[(REQUEST, "a/b/c,@x,a@b@c,a@toolonginterfacename")],
-        &["10.0.0.1"],
-        &expect![[r#"
-              eth0 (primary) on [default] has [10.0.0.1]
-              net1 on [interface:net1] has []
-              x on [interface:x] has []
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/networks]: the requested network "b/c": it has more than one slash
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/networks]: the requested network "": a part of the name is empty
-            ! invalid_annotation at [k8s.v1.cni.cncf.io/networks]: "a@b@c" has more than one '@'
-            ! invalid_interface at [k8s.v1.cni.cncf.io/networks]: "toolonginterfacename" is not a valid interface name: it is longer than 15 bytes
-        "#]],
-    );
-    check(
-        &[(CNI, "canal,weave")],
-        &["10.0.0.1"],
-        &expect![[r#"
-              eth0 (primary) on [default, canal] has [10.0.0.1]
-              eth1 on [weave] has []
-        "#]],
     );
 }
 
@@ -605,8 +401,8 @@ fn of_two_dialects_the_request_decides() {
         &[genie, status, (CNI, "a,b"), (REQUEST, "m")],
         &["10.0.0.1"],
         &expect![[r#"
-              eth0 (primary) on [default, cbr0] has [10.0.0.1]
-              net1 on [x/m] has [10.2.0.1]
+            eth0 (primary) on [default, cbr0] has [10.0.0.1]
+            net1 on [x/m] has [10.2.0.1]
             ! stale_annotation at [multi-ip-preferences]: left over, it is not used: the pod's networks are requested by another annotation
         "#]],
     );
@@ -614,19 +410,19 @@ fn of_two_dialects_the_request_decides() {
         &[genie, status, (CNI, "a,b")],
         &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default, a] has [10.0.0.1]
-          eth1 on [b] has [10.1.0.1]
-        ! stale_annotation at [k8s.v1.cni.cncf.io/network-status]: left over, it is not used: the pod's networks come from CNI-Genie
-    "#]],
+            eth0 (primary) on [default, a] has [10.0.0.1]
+            eth1 on [b] has [10.1.0.1]
+            ! stale_annotation at [k8s.v1.cni.cncf.io/network-status]: left over, it is not used: the pod's networks come from CNI-Genie
+        "#]],
     );
     check(
         &[genie, status],
         &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default, cbr0] has [10.0.0.1]
-          net1 on [x/m] has [10.2.0.1]
-        ! stale_annotation at [multi-ip-preferences]: left over, it is not used: network-status describes the pod's networks
-    "#]],
+            eth0 (primary) on [default, cbr0] has [10.0.0.1]
+            net1 on [x/m] has [10.2.0.1]
+            ! stale_annotation at [multi-ip-preferences]: left over, it is not used: network-status describes the pod's networks
+        "#]],
     );
     // Without a request, the result that has the pod's address.
     let other = (
@@ -637,10 +433,10 @@ fn of_two_dialects_the_request_decides() {
         &[genie, other],
         &["10.0.0.1"],
         &expect![[r#"
-          eth0 (primary) on [default] has [10.0.0.1]
-          eth1 on [interface:eth1] has [10.1.0.1]
-        ! stale_annotation at [k8s.v1.cni.cncf.io/network-status]: left over, it is not used: the pod's networks come from CNI-Genie
-    "#]],
+            eth0 (primary) on [default] has [10.0.0.1]
+            eth1 on [interface:eth1] has [10.1.0.1]
+            ! stale_annotation at [k8s.v1.cni.cncf.io/network-status]: left over, it is not used: the pod's networks come from CNI-Genie
+        "#]],
     );
     check(
         &[status, (CNI, "calico")],
@@ -662,9 +458,9 @@ fn calico_tells_when_an_address_is_released() {
         &[status, ("cni.projectcalico.org/podIP", "")],
         &[],
         &expect![[r#"
-          eth0 (primary) on [default, k8s-pod-network] has []
-        ! stale_annotation at : 172.16.104.52 is no longer the pod's: cni.projectcalico.org/podIP is empty and the status has no address
-    "#]],
+            eth0 (primary) on [default, k8s-pod-network] has []
+            ! stale_annotation at : 172.16.104.52 is no longer the pod's: cni.projectcalico.org/podIP is empty and the status has no address
+        "#]],
     );
     check(
         &[status, ("cni.projectcalico.org/podIP", "172.16.104.52/32")],

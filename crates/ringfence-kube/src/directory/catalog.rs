@@ -74,6 +74,11 @@ impl Catalog {
         self.files.keys()
     }
 
+    /// Whether anything is known of a file.
+    pub(crate) fn knows(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
     /// Whether an object would be gone if the file held these documents instead of what it holds.
     pub(crate) fn would_lose(&self, path: &Path, documents: &[Document]) -> bool {
         let good: BTreeSet<&Source> = documents

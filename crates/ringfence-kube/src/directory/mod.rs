@@ -6,10 +6,12 @@
 //! * A saved file takes effect at once: nothing waits for a quiet time except removals, for milliseconds.
 //! * Equal objects are not sent again, and one turn's changes are one batch.
 //!
-//! [`catalog`] is the pure part: files in, updates out. `watcher` turns kernel events into calls of it. `tree` says
-//! which files count.
+//! `catalog` is the pure part: files in, updates out. `watcher` turns kernel events into calls of it, with `events` in
+//! front of it and `pending` to remember what has to wait. `tree` says which files count.
 
 mod catalog;
+mod events;
+mod pending;
 mod tree;
 mod watcher;
 
@@ -82,17 +84,17 @@ pub enum WatchError {
 /// Keeps the source running. Dropping it ends the source's thread.
 #[derive(Debug)]
 pub struct Watch {
-    stop: std_mpsc::Sender<watcher::Message>,
+    stop: std_mpsc::Sender<events::Message>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         // The thread may have ended already; then there is nobody to tell.
-        let _ = self.stop.send(watcher::Message::Stop);
+        let _ = self.stop.send(events::Message::Stop);
     }
 }
 
-/// Watches a folder, subfolders included, or a single file. Which files count is the same as for [`load`](crate::load).
+/// Watches a folder, subfolders included, or a single file. Which files count is the same as for [`load`](fn@crate::load).
 ///
 /// Batches arrive in order; the first one ends with [`Update::Synced`]. Within a batch removals come first, and an
 /// object that moves between files is applied, not removed and applied. If one object is in several files, the
@@ -133,7 +135,13 @@ mod tests {
         assert_eq!(batches.blocking_recv().map(|batch| batch.len()), Some(2));
         fs::write(&outside, namespace("b")).unwrap();
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
-        watch.stop.send(watcher::Message::Event(Ok(overflow))).unwrap();
+        watch
+            .stop
+            .send(events::Message::Event {
+                generation: u64::MAX,
+                event: Ok(overflow),
+            })
+            .unwrap();
         let mut seen = Vec::new();
         while !seen
             .iter()

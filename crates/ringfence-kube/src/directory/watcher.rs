@@ -5,68 +5,34 @@
 //! * A file may be truncated again while it is read. inotify delivers in order, so after reading, a marker is sent
 //!   through the same queue ([`Marker`]); if an open write on the file comes out before the marker, the text that was
 //!   read is thrown away and the writer's close is awaited. The kernel tells of a truncation only after it has
-//!   happened, however, so a text that would lose objects must be found a second time ([`Doubt`]).
+//!   happened, however, so a text that would lose objects must be found a second time.
 //! * Removal of a folder arrives as the removal of its files, one by one, and editors remove a file before they write
 //!   it anew. So what removes objects waits a few milliseconds, and everything else does not.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
+use notify::event::{CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use ringfence_model::Reason;
 use tokio::sync::mpsc;
 
+use super::events::{Marker, Message, inotify};
+use super::pending::{LAST_REMOVAL, Pending};
 use super::tree::{Tree, is_folder_name, is_link, is_manifest_name, is_mount_swap, read_text, walk_with};
 use super::{Catalog, ReadError, Update, WatchError};
 use crate::document;
 
-/// How long a removal waits for the next one: the last removal of a folder's is that of the folder itself. Also the
-/// time after which a text that loses objects is looked at again.
-const REMOVAL: Duration = Duration::from_millis(5);
-/// The same where the folder or the file has become empty, as it is just before it is removed or written.
-const LAST_REMOVAL: Duration = Duration::from_millis(100);
-/// How long a file may be missing that was renamed to an editor's backup name: the editor writes it anew.
-const BACKUP: Duration = Duration::from_secs(1);
-/// A file that is written and not closed for so long is read all the same.
-const HELD_OPEN: Duration = Duration::from_millis(500);
 /// How long the marker may take through the queue before the source goes on without markers.
 const MARKER: Duration = Duration::from_secs(2);
 
-/// What wakes the thread.
-#[derive(Debug)]
-pub(super) enum Message {
-    Event(notify::Result<notify::Event>),
-    /// The marker has come through the queue.
-    Marked,
-    Stop,
-}
-
-/// A file of our own without a name, watched like the others: opening it puts an event into the kernel's queue
-/// behind all that have happened before.
-struct Marker {
-    path: PathBuf,
-    /// Keeps the path valid.
-    _file: File,
-}
-
-impl Marker {
-    fn new() -> nix::Result<Self> {
-        let file = nix::sys::memfd::memfd_create(c"ringfence-marker", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
-        let file = File::from(file);
-        Ok(Self {
-            path: PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
-            _file: file,
-        })
-    }
-}
+/// How long the first batch waits for files that are being written.
+const START: Duration = Duration::from_secs(10);
 
 pub(super) struct Watcher {
     root: PathBuf,
@@ -79,6 +45,8 @@ pub(super) struct Watcher {
     marker: Option<Marker>,
     /// A new one for each time that the root appears, so that no watch of an older root is left in it.
     inotify: RecommendedWatcher,
+    /// Of that one. Events of older ones come late and out of order.
+    generation: u64,
     folders: BTreeSet<PathBuf>,
     links: BTreeSet<PathBuf>,
     pending: Pending,
@@ -86,39 +54,6 @@ pub(super) struct Watcher {
     lost: Option<PathBuf>,
     rescan: bool,
     stopped: bool,
-}
-
-/// Files about which something has to be done.
-#[derive(Default)]
-struct Pending {
-    dirty: BTreeSet<PathBuf>,
-    /// Being written; read at the latest then.
-    writing: BTreeMap<PathBuf, Instant>,
-    /// Not there; gone for good then.
-    missing: BTreeMap<PathBuf, Instant>,
-    /// Read, but not believed yet.
-    doubtful: BTreeMap<PathBuf, Doubt>,
-    /// The folder was seen empty, and the longer wait for its own removal has begun.
-    emptied: bool,
-}
-
-/// A text that would lose objects. It counts if it is still there after a while.
-struct Doubt {
-    text: String,
-    due: Instant,
-}
-
-impl Pending {
-    /// When something has to be done without any event.
-    fn next_due(&self) -> Option<Instant> {
-        let doubts = self.doubtful.values().map(|doubt| &doubt.due);
-        self.writing
-            .values()
-            .chain(self.missing.values())
-            .chain(doubts)
-            .min()
-            .copied()
-    }
 }
 
 impl Watcher {
@@ -154,7 +89,7 @@ impl Watcher {
             path: root.clone(),
             source,
         };
-        let inotify = inotify(&messages, marker.as_ref()).map_err(refused)?;
+        let inotify = inotify(&messages, 0, marker.as_ref()).map_err(refused)?;
         let mut watcher = Self {
             single,
             batches,
@@ -163,6 +98,7 @@ impl Watcher {
             catalog: Catalog::default(),
             marker,
             inotify,
+            generation: 0,
             folders: BTreeSet::new(),
             links: BTreeSet::new(),
             pending: Pending::default(),
@@ -171,6 +107,9 @@ impl Watcher {
             stopped: false,
             root: root.clone(),
         };
+        if let Some(marker) = &watcher.marker {
+            marker.watch_by(&mut watcher.inotify).map_err(refused)?;
+        }
         let anchor = watcher.anchor().to_owned();
         watcher
             .inotify
@@ -192,6 +131,12 @@ impl Watcher {
     fn run(mut self) {
         self.scan();
         self.work();
+        // A file that is being written right now is part of the beginning: without its policies pods would be opened.
+        let patience = Instant::now() + START;
+        while !self.stopped && self.pending.next_due().is_some() && Instant::now() < patience {
+            self.wait();
+            self.work();
+        }
         let mut first = self.catalog.updates();
         first.push(Update::Synced);
         if self.batches.blocking_send(first).is_err() {
@@ -223,16 +168,11 @@ impl Watcher {
 
     /// Blocks until something has happened or is due, and takes in all that has happened.
     fn wait(&mut self) {
-        let pending = &self.pending;
-        // What was changed and closed while it was read is complete, and no event will come for it.
-        let now = (!pending.dirty.is_empty() || self.rescan).then(Instant::now);
-        let due = pending
-            .writing
-            .values()
-            .chain(pending.missing.values())
-            .copied()
-            .chain(now)
-            .min();
+        let due = if self.rescan {
+            Some(Instant::now())
+        } else {
+            self.pending.next_due()
+        };
         let first = match due {
             None => self.inbox.recv().ok(),
             Some(due) => match self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -254,8 +194,9 @@ impl Watcher {
         match message {
             Message::Stop => self.stopped = true,
             Message::Marked => {}
-            Message::Event(Ok(event)) => self.note_event(&event),
-            Message::Event(Err(error)) => {
+            Message::Event { generation, .. } if generation < self.generation => {}
+            Message::Event { event: Ok(event), .. } => self.note_event(&event),
+            Message::Event { event: Err(error), .. } => {
                 tracing::warn!(%error, "Trouble with inotify; the folder is read again");
                 self.rescan = true;
             }
@@ -269,6 +210,11 @@ impl Watcher {
             return;
         }
         for path in &event.paths {
+            if self.lost.as_ref() == Some(path) {
+                // The parent is gone, and one of the same name may be there by now: another folder.
+                self.rescan = true;
+                continue;
+            }
             if *path == self.root && !self.single {
                 // The folder itself, or the link to it.
                 self.rescan |= !matches!(
@@ -290,10 +236,10 @@ impl Watcher {
             } else if self.links.contains(path) {
                 // The kernel has one watch per file, whatever number of links lead there.
                 for link in self.links.clone() {
-                    self.note_file(&link, event);
+                    self.pending.note(&link, event);
                 }
             } else if self.counts(path) {
-                self.note_file(path, event);
+                self.pending.note(path, event);
             } else if matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To))) && path.is_dir() {
                 self.rescan = true;
             }
@@ -305,42 +251,6 @@ impl Watcher {
             *path == self.root
         } else {
             is_manifest_name(path) && path.starts_with(&self.root)
-        }
-    }
-
-    fn note_file(&mut self, path: &Path, event: &notify::Event) {
-        let pending = &mut self.pending;
-        let now = Instant::now();
-        match event.kind {
-            EventKind::Create(_) => {
-                // Whoever creates a file by opening it will close it; links are complete at once.
-                let complete = fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink() || it.nlink() > 1);
-                if complete {
-                    pending.dirty.insert(path.to_owned());
-                } else {
-                    pending.writing.insert(path.to_owned(), now + HELD_OPEN);
-                }
-            }
-            EventKind::Modify(ModifyKind::Data(_)) => {
-                pending.writing.insert(path.to_owned(), now + HELD_OPEN);
-            }
-            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
-                let to_backup = event.paths.get(1).is_some_and(|to| !is_manifest_name(to));
-                if to_backup && event.paths.first().is_some_and(|from| from == path) {
-                    pending.missing.insert(path.to_owned(), now + BACKUP);
-                }
-            }
-            // Complete, as far as the writer is concerned, or no longer there: reading tells.
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Remove(_)
-            | EventKind::Modify(ModifyKind::Name(_)) => {
-                pending.writing.remove(path);
-                pending.dirty.insert(path.to_owned());
-            }
-            EventKind::Modify(ModifyKind::Metadata(_)) => {
-                pending.dirty.insert(path.to_owned());
-            }
-            _ => {}
         }
     }
 
@@ -372,7 +282,7 @@ impl Watcher {
         }
         // A new one, because watches of folders that were moved or replaced would report under their old names. The
         // old one is kept until the new one has all watches, so that no write goes unseen in between.
-        let mut inotify = match inotify(&self.messages, None) {
+        let mut inotify = match inotify(&self.messages, self.generation + 1, self.marker.as_ref()) {
             Ok(inotify) => inotify,
             Err(error) => {
                 self.report_refused(&error);
@@ -405,12 +315,14 @@ impl Watcher {
         };
         self.mark();
         if let Some(marker) = &self.marker
-            && let Err(error) = inotify.watch(&marker.path, RecursiveMode::NonRecursive)
+            && let Err(error) = marker.watch_by(&mut inotify)
         {
             refused = Some(error);
             self.marker = None;
         }
         self.inotify = inotify;
+        self.generation += 1;
+        self.pending.closes_may_be_lost();
         self.folders = tree.folders;
         self.links = tree.links;
         match refused {
@@ -423,7 +335,9 @@ impl Watcher {
         // Also the known files that were not found: to read them shows that they are gone.
         let report = self.report_slot();
         let known: Vec<PathBuf> = self.catalog.files().filter(|path| **path != report).cloned().collect();
-        self.pending.dirty.extend(tree.files.into_iter().chain(known));
+        for path in tree.files.into_iter().chain(known) {
+            self.pending.read(path);
+        }
     }
 
     /// Where the catalog keeps remarks about the root: hidden names are never manifests.
@@ -451,7 +365,12 @@ impl Watcher {
         self.folders.clear();
         self.links.clear();
         let mut watched = None;
-        if let Ok(mut inotify) = inotify(&self.messages, self.marker.as_ref()) {
+        if let Ok(mut inotify) = inotify(&self.messages, self.generation + 1, self.marker.as_ref()) {
+            if let Some(marker) = &self.marker
+                && marker.watch_by(&mut inotify).is_err()
+            {
+                self.marker = None;
+            }
             // Again after each watch: what appears between the look and the watch would never be reported.
             loop {
                 let parent = self.nearest_parent();
@@ -464,6 +383,7 @@ impl Watcher {
                 watched = parent;
             }
             self.inotify = inotify;
+            self.generation += 1;
         }
         self.lost = Some(watched.unwrap_or_default());
         // It may have come back before the watch was set.
@@ -471,30 +391,12 @@ impl Watcher {
     }
 
     fn read_dirty(&mut self) {
-        let now = Instant::now();
-        let pending = &mut self.pending;
-        let mut paths = std::mem::take(&mut pending.dirty);
-        let held_open = pending
-            .writing
-            .iter()
-            .filter(|(_, due)| **due <= now)
-            .map(|(path, _)| path.clone());
-        let forced: BTreeSet<PathBuf> = held_open.collect();
-        pending.writing.retain(|path, _| !forced.contains(path));
-        paths.extend(forced.iter().cloned());
-        let doubtful = pending
-            .doubtful
-            .iter()
-            .filter(|(_, doubt)| doubt.due <= now)
-            .map(|(path, _)| path.clone());
-        paths.extend(doubtful);
-        // Who is being written is read at its close.
-        paths.retain(|path| !self.pending.writing.contains_key(path));
-        if paths.is_empty() {
+        let ready = self.pending.ready();
+        if ready.paths.is_empty() {
             return;
         }
-        let mut texts = Vec::with_capacity(paths.len());
-        for path in paths {
+        let mut texts = Vec::with_capacity(ready.paths.len());
+        for path in ready.paths {
             if is_link(&path) {
                 self.links.insert(path.clone());
                 // The link may lead elsewhere now; the old watch goes by itself with the old file.
@@ -511,39 +413,32 @@ impl Watcher {
         }
         self.mark();
         for (path, text) in texts {
-            // Touched again while it was read.
-            if self.pending.writing.contains_key(&path) || self.pending.dirty.contains(&path) {
+            if self.pending.touched(&path) {
+                // Read in the middle of a change.
                 continue;
             }
-            self.take(&path, text, forced.contains(&path));
+            self.take(&path, text, ready.held_open.contains(&path));
         }
     }
 
-    fn take(&mut self, path: &Path, text: Result<String, ReadError>, forced: bool) {
+    fn take(&mut self, path: &Path, text: Result<String, ReadError>, held_open: bool) {
+        use io::ErrorKind::{Interrupted, NotADirectory, NotFound};
         let text = match text {
             Ok(text) => text,
-            Err(ReadError::Io(error))
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-            {
-                if self.catalog.files().any(|known| known == path) {
-                    let due = Instant::now() + REMOVAL;
-                    self.pending.missing.entry(path.to_owned()).or_insert(due);
-                    // All wait for the last one.
-                    for until in self.pending.missing.values_mut() {
-                        *until = (*until).max(due);
-                    }
+            Err(ReadError::Io(error)) if matches!(error.kind(), NotFound | NotADirectory) => {
+                self.pending.settled(path);
+                if self.catalog.knows(path) {
+                    self.pending.miss(path);
                 }
                 return;
             }
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                // Cut while it was read: an event will tell, and if not, this does.
-                let due = Instant::now() + REMOVAL;
-                self.pending.writing.entry(path.to_owned()).or_insert(due);
+            Err(ReadError::Io(error)) if error.kind() == Interrupted => {
+                self.pending.read_later(path);
                 return;
             }
             Err(error) => {
-                self.pending.missing.remove(path);
-                self.pending.doubtful.remove(path);
+                self.pending.found(path);
+                self.pending.settled(path);
                 let reason = match error {
                     ReadError::TooLarge(_) => Reason::TooLarge,
                     ReadError::NoText => Reason::Syntax,
@@ -553,32 +448,13 @@ impl Watcher {
                 return;
             }
         };
-        self.pending.missing.remove(path);
+        self.pending.found(path);
         let documents = document::read(&text, &path.to_string_lossy());
-        if self.catalog.would_lose(path, &documents) && !self.is_confirmed(path, text, forced) {
+        if self.catalog.would_lose(path, &documents) && !self.pending.confirms(path, text, held_open) {
             return;
         }
-        self.pending.doubtful.remove(path);
+        self.pending.settled(path);
         self.catalog.replace(path, documents);
-    }
-
-    /// Whether a text that loses objects has been there for long enough.
-    fn is_confirmed(&mut self, path: &Path, text: String, forced: bool) -> bool {
-        let is_empty = text.trim().is_empty();
-        if forced && is_empty {
-            // Truncated by somebody who has the file open and has yet to write.
-            self.pending.doubtful.remove(path);
-            return false;
-        }
-        let now = Instant::now();
-        if let Some(doubt) = self.pending.doubtful.get(path)
-            && doubt.text == text
-        {
-            return doubt.due <= now;
-        }
-        let due = now + if is_empty { LAST_REMOVAL } else { REMOVAL };
-        self.pending.doubtful.insert(path.to_owned(), Doubt { text, due });
-        false
     }
 
     /// Removals whose time has come.
@@ -623,7 +499,7 @@ impl Watcher {
         for path in due {
             self.pending.missing.remove(&path);
             if path.is_file() {
-                self.pending.dirty.insert(path);
+                self.pending.read(path);
             } else if self.single {
                 let message = "the file is gone; write it again to go on".to_owned();
                 self.catalog.keep(&path, Reason::Unreadable, message);
@@ -642,7 +518,7 @@ impl Watcher {
         let Some(marker) = &self.marker else {
             return;
         };
-        if File::open(&marker.path).is_err() {
+        if marker.send().is_err() {
             return;
         }
         let until = Instant::now() + MARKER;
@@ -669,27 +545,4 @@ fn read_whole(path: &Path) -> Result<String, ReadError> {
     } else {
         Err(ReadError::Io(io::ErrorKind::Interrupted.into()))
     }
-}
-
-fn inotify(messages: &Sender<Message>, marker: Option<&Marker>) -> notify::Result<RecommendedWatcher> {
-    let messages = messages.clone();
-    let own = marker.map(|marker| marker.path.clone());
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let message = match event {
-            // Reading causes these, so they must not cause reading.
-            Ok(event) if matches!(event.kind, EventKind::Access(AccessKind::Open(_))) => {
-                if own.is_none() || event.paths.first() != own.as_ref() {
-                    return;
-                }
-                Message::Marked
-            }
-            other => Message::Event(other),
-        };
-        // The thread has ended; the watcher will follow.
-        let _ = messages.send(message);
-    })?;
-    if let Some(marker) = marker {
-        watcher.watch(&marker.path, RecursiveMode::NonRecursive)?;
-    }
-    Ok(watcher)
 }

@@ -6,11 +6,7 @@ use crate::show;
 
 /// Decodes a MultiNetworkPolicy with this spec.
 fn check(spec: &str, expected: &Expect) {
-    let indented: String = spec
-        .trim_matches('\n')
-        .lines()
-        .map(|line| format!("  {line}\n"))
-        .collect();
+    let indented: String = spec.lines().flat_map(|line| ["  ", line, "\n"]).collect();
     check_manifest(
         &format!(
             "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: MultiNetworkPolicy\nmetadata:\n  namespace: x\n  name: p\n  annotations: \

@@ -26,11 +26,12 @@ use ringfence_model::{NamespacedName, PodUid, Scope};
 use ringfence_policy::{Index, Locality, Options};
 use ringfence_ruleset::KernelFeatures;
 use tokio::runtime;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tracing::{error, info};
 
 use self::roster::Roster;
 use self::target::Target;
+use crate::applier::Reports;
 use crate::drops::Drops;
 use crate::event::{Applied, Event, Stamp};
 use crate::findings::Findings;
@@ -42,6 +43,10 @@ use crate::watcher::Watcher;
 
 /// Batches and results that one turn takes in at most, so that what is waiting for the kernel does not wait for ever.
 const TURN: usize = 512;
+
+/// Time that appliers have for themselves after rulesets were handed over. Readers see states that much later; the
+/// kernel does not wait for it.
+const QUIET: Duration = Duration::from_millis(1);
 
 /// A comparison with the kernel is asked of a tenth of the pods at a time, so that they do not all wake at once.
 const SLICES: u32 = 10;
@@ -84,6 +89,7 @@ pub fn start(setup: Setup, source: Receiver<Vec<Update>>) -> anyhow::Result<Runn
 /// The same for benches and tests, which want to know when something was committed.
 pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Observer) -> anyhow::Result<Running> {
     let (events, queue) = unbounded_channel();
+    let (results, done) = unbounded_channel();
     let metrics = Arc::new(Metrics::new()?);
     let empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
     let snapshots = Arc::new(ArcSwap::from_pointee(empty.clone()));
@@ -103,6 +109,8 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
         index: Index::new(options.clone()),
         locality: options.locality,
         watcher: Watcher::start(events.clone())?,
+        reports: Reports { events, results },
+        quiet_until: None,
         targets: BTreeMap::new(),
         names: BTreeMap::new(),
         active: HashMap::new(),
@@ -110,7 +118,6 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
         findings: Findings::default(),
         snapshot: empty,
         snapshots,
-        events,
         metrics,
         synced: false,
         runs: 0,
@@ -128,7 +135,7 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new()
         .name("agent-loop".into())
-        .spawn(move || runtime.block_on(controller.run(source, queue)))?;
+        .spawn(move || runtime.block_on(controller.run(source, queue, done)))?;
     Ok(Running { readers, thread })
 }
 
@@ -167,10 +174,13 @@ struct Controller {
     findings: Findings,
     snapshot: Snapshot,
     snapshots: Arc<ArcSwap<Snapshot>>,
-    events: UnboundedSender<Event>,
+    reports: Reports,
     metrics: Arc<Metrics>,
     synced: bool,
     observer: Observer,
+    /// Until then, results do not wake the loop: after a change of a hundred pods it would take the processor away from
+    /// the appliers a hundred times, only to write down what they have done.
+    quiet_until: Option<Instant>,
     /// Number of appliers that were started.
     runs: u64,
     retries: BTreeSet<(Instant, PodUid)>,
@@ -189,7 +199,12 @@ struct Controller {
 }
 
 impl Controller {
-    async fn run(mut self, mut source: Receiver<Vec<Update>>, mut queue: UnboundedReceiver<Event>) {
+    async fn run(
+        mut self,
+        mut source: Receiver<Vec<Update>>,
+        mut queue: UnboundedReceiver<Event>,
+        mut done: UnboundedReceiver<Applied>,
+    ) {
         let mut source_open = true;
         loop {
             let wake = self.next_wake();
@@ -207,19 +222,22 @@ impl Controller {
                     };
                     Event::Source(batch)
                 },
+                Some(applied) = done.recv(), if self.quiet_until.is_none() => Event::Apply(applied),
                 () = tokio::time::sleep_until(wake.into()) => Event::Timer,
             };
             let now = Instant::now();
+            self.quiet_until = self.quiet_until.filter(|until| now < *until);
             let mut running = self.handle(event, now);
-            // What has queued up meanwhile is one turn with one commit, results and sources in alternation, so that
-            // neither starves the other.
+            // What has queued up meanwhile is one turn with one commit, one of each kind at a time, so that none starves
+            // the others.
             for _ in 0..TURN {
-                let result = queue.try_recv().ok();
+                let event = queue.try_recv().ok();
+                let result = done.try_recv().ok().map(Event::Apply);
                 let batch = source.try_recv().ok().map(Event::Source);
-                if result.is_none() && batch.is_none() {
+                if event.is_none() && result.is_none() && batch.is_none() {
                     break;
                 }
-                for event in result.into_iter().chain(batch) {
+                for event in event.into_iter().chain(result).chain(batch) {
                     running &= self.handle(event, now);
                 }
             }
@@ -232,9 +250,10 @@ impl Controller {
     }
 
     fn next_wake(&self) -> Instant {
-        match self.retries.first() {
-            Some((retry, _)) => (*retry).min(self.next_verify),
-            None => self.next_verify,
-        }
+        let retry = self.retries.first().map(|(retry, _)| *retry);
+        [retry, self.quiet_until]
+            .into_iter()
+            .flatten()
+            .fold(self.next_verify, Instant::min)
     }
 }

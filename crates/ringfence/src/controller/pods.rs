@@ -64,7 +64,11 @@ impl Controller {
                 self.names.remove(&name);
             }
         }
-        info!(pod = %name, uid = %pod, "Pod is gone: its rules stay as long as its network namespace");
+        info!(
+            pod = name.to_string().as_str(),
+            uid = pod.as_str(),
+            "Pod is gone: its rules stay as long as its network namespace"
+        );
         self.elect(&name, now);
     }
 
@@ -166,14 +170,22 @@ impl Controller {
             Some(id) if held == Some(id) => {}
             Some(_) => {
                 if held.is_some() {
-                    info!(pod = %target.pod.name, uid = %pod, "Network namespace was replaced: the new one is opened");
+                    info!(
+                        pod = target.pod.name.to_string().as_str(),
+                        uid = pod.as_str(),
+                        "Network namespace was replaced: the new one is opened"
+                    );
                     target.release("its network namespace was replaced".into());
                 }
                 self.open(pod, Cause::Netns, now);
             }
             None => {
                 if held.is_some() {
-                    info!(pod = %target.pod.name, uid = %pod, "Network namespace is gone");
+                    info!(
+                        pod = target.pod.name.to_string().as_str(),
+                        uid = pod.as_str(),
+                        "Network namespace is gone"
+                    );
                     target.release(absent(target).into());
                     self.touched.insert(pod.clone());
                 }
@@ -207,7 +219,11 @@ impl Controller {
                 match facts {
                     Ok(facts) => self.index.set_facts(pod, Some(target_facts(facts))),
                     Err(error) => {
-                        warn!(pod = %target.pod.name, %error, "Interfaces cannot be read: rules are made without them");
+                        warn!(
+                            pod = target.pod.name.to_string().as_str(),
+                            error = error.as_str(),
+                            "Interfaces cannot be read: rules are made without them"
+                        );
                     }
                 }
                 self.due.insert(pod.clone());
@@ -272,9 +288,9 @@ impl Controller {
         (self.observer)(&applied);
         if let Some(drift) = &applied.drift {
             warn!(
-                uid = %applied.pod,
+                uid = applied.pod.as_str(),
                 reason = drift.reason,
-                detail = drift.detail,
+                detail = drift.detail.as_str(),
                 repaired = applied.result.is_ok(),
                 "Rules were changed by somebody else"
             );
@@ -287,14 +303,9 @@ impl Controller {
         };
         match applied.result {
             Ok(_) => {
-                // Readers are told only where the state is another one: with every element it would be too much.
-                if target.failure.take().is_some()
-                    || !matches!(target.in_kernel, InKernel::Holds(Some(_)))
-                    || applied.wanted.is_none()
-                {
-                    self.touched.insert(applied.pod.clone());
-                }
+                target.failure = None;
                 target.in_kernel = InKernel::Holds(applied.wanted);
+                self.touched.insert(applied.pod);
             }
             Err(refusal) => {
                 // The event still waits for its rules.

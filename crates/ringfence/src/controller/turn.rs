@@ -262,13 +262,18 @@ impl Controller {
             }
             let (status, news) = target.status(now);
             let name = target.pod.name.clone();
+            let transient = !matches!(target.phase, Phase::Absent(_));
             // Before the source has delivered everything, states would be guesses.
             if news && self.synced {
+                // As strings: see `Change::log`.
+                let (name, uid) = (name.to_string(), pod.as_str());
+                let (pod, reason) = (name.as_str(), status.state.reason().unwrap_or_default());
                 match &status.state {
-                    State::Open => debug!(pod = %name, uid = %pod, "Pod is not isolated"),
-                    State::Enforced => info!(pod = %name, uid = %pod, "Pod is enforced"),
-                    State::Pending(reason) => info!(pod = %name, uid = %pod, %reason, "Pod is pending"),
-                    State::Failed(reason) => warn!(pod = %name, uid = %pod, %reason, "Pod has failed"),
+                    State::Open => debug!(pod, uid, "Pod is not isolated"),
+                    State::Enforced => info!(pod, uid, "Pod is enforced"),
+                    State::Pending(_) if transient => debug!(pod, uid, reason, "Pod is pending"),
+                    State::Pending(_) => info!(pod, uid, reason, "Pod is pending"),
+                    State::Failed(_) => warn!(pod, uid, reason, "Pod has failed"),
                 }
             }
             self.snapshot.pods.insert(name, Arc::new(status));

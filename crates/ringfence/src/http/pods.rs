@@ -259,6 +259,7 @@ pub fn json(status: &PodStatus, snapshot: &Snapshot) -> Value {
         "node": &*snapshot.node,
         "state": status.state.label(),
         "reason": status.state.reason(),
+        "current": status.is_current(),
         "since": timestamp(status.since),
         "netns": status.netns,
         "interfaces": pod.attachments.iter().map(|attachment| json!({

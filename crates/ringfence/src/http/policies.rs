@@ -17,47 +17,50 @@ pub async fn list(State(readers): State<Readers>, format: Format) -> Response {
 }
 
 /// A policy with what this node makes of it.
-struct Row<'a> {
-    key: &'a PolicyKey,
-    summary: &'a PolicySummary,
+struct Row {
+    key: PolicyKey,
+    /// `None` where it was rejected as a whole.
+    summary: Option<PolicySummary>,
     isolated: Isolated,
     state: PolicyState,
 }
 
-fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
+fn rows(snapshot: &Snapshot) -> Vec<Row> {
     let isolated = snapshot.isolated_by();
-    let row = |(key, summary)| {
+    let known = snapshot.policies.iter().map(|(key, summary)| {
         let isolated = isolated.get(key).copied().unwrap_or_default();
         Row {
-            key,
-            summary,
+            key: key.clone(),
+            summary: Some(summary.clone()),
             isolated,
             state: snapshot.policy_state(key, summary, isolated),
         }
-    };
-    snapshot.policies.iter().map(row).collect()
+    });
+    let rejected = snapshot.rejected_policies().into_iter().map(|key| Row {
+        key,
+        summary: None,
+        isolated: Isolated::default(),
+        state: PolicyState::Rejected,
+    });
+    known.chain(rejected).collect()
 }
 
 fn text(snapshot: &Snapshot) -> String {
-    let mut out = table(
-        ["KIND", "NAMESPACE", "NAME", "NETWORKS", "INGRESS", "EGRESS", "STATE"],
-        rows(snapshot).into_iter().map(|row| {
-            [
-                row.key.kind.to_string(),
-                row.key.name.namespace.to_string(),
-                row.key.name.name.to_string(),
-                networks(row.summary, snapshot.scope),
-                count(&row, Direction::Ingress),
-                count(&row, Direction::Egress),
-                row.state.to_string(),
-            ]
-        }),
-    );
-    let findings: Vec<&Diagnostic> = snapshot
-        .policies
-        .keys()
-        .flat_map(|key| snapshot.findings_of(key))
-        .collect();
+    let rows = rows(snapshot);
+    let cells = |row: &Row| {
+        [
+            row.key.kind.to_string(),
+            row.key.name.namespace.to_string(),
+            row.key.name.name.to_string(),
+            networks(row.summary.as_ref(), snapshot.scope),
+            count(row, Direction::Ingress).map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            count(row, Direction::Egress).map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            row.state.to_string(),
+        ]
+    };
+    let heading = ["KIND", "NAMESPACE", "NAME", "NETWORKS", "INGRESS", "EGRESS", "STATE"];
+    let mut out = table(heading, rows.iter().map(cells));
+    let findings: Vec<&Diagnostic> = rows.iter().flat_map(|row| snapshot.findings_of(&row.key)).collect();
     if !findings.is_empty() {
         out.push('\n');
     }
@@ -68,41 +71,41 @@ fn text(snapshot: &Snapshot) -> String {
     out
 }
 
-/// `-` where the policy does not isolate that direction at all.
-fn count(row: &Row<'_>, direction: Direction) -> String {
-    let (acts, count) = match direction {
-        Direction::Ingress => (row.summary.ingress, row.isolated.ingress),
-        Direction::Egress => (row.summary.egress, row.isolated.egress),
-    };
-    if acts { count.to_string() } else { "-".to_owned() }
+/// Local pods that the policy isolates; `None` where it does not declare that direction at all.
+fn count(row: &Row, direction: Direction) -> Option<usize> {
+    let summary = row.summary.as_ref()?;
+    match direction {
+        Direction::Ingress => summary.ingress.then_some(row.isolated.ingress),
+        Direction::Egress => summary.egress.then_some(row.isolated.egress),
+    }
 }
 
-fn networks(summary: &PolicySummary, scope: Scope) -> String {
-    match (&summary.coverage, scope) {
-        (Coverage::Networks(networks), _) => joined(networks),
-        (Coverage::Scope, Scope::Secondary) => "(all secondary)".to_owned(),
-        (Coverage::Scope, Scope::All) => "(all)".to_owned(),
-        (Coverage::Scope, Scope::Annotated | Scope::None) => joined(Vec::<String>::new()),
+fn networks(summary: Option<&PolicySummary>, scope: Scope) -> String {
+    match (summary.map(|summary| &summary.coverage), scope) {
+        (Some(Coverage::Networks(networks)), _) => joined(networks),
+        (Some(Coverage::Scope), Scope::Secondary) => "(all secondary)".to_owned(),
+        (Some(Coverage::Scope), Scope::All) => "(all)".to_owned(),
+        (Some(Coverage::Scope), Scope::Annotated | Scope::None) | (None, _) => joined(Vec::<String>::new()),
     }
 }
 
 fn json(snapshot: &Snapshot) -> Value {
     rows(snapshot)
-        .into_iter()
+        .iter()
         .map(|row| {
-            let networks = match &row.summary.coverage {
-                Coverage::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
-                Coverage::Scope => Value::Null,
+            let networks = match row.summary.as_ref().map(|summary| &summary.coverage) {
+                Some(Coverage::Networks(networks)) => networks.iter().map(ToString::to_string).collect(),
+                Some(Coverage::Scope) | None => Value::Null,
             };
             json!({
                 "kind": row.key.kind.as_str(),
                 "namespace": &*row.key.name.namespace,
                 "name": &*row.key.name.name,
                 "networks": networks,
-                "ingress": row.summary.ingress.then_some(row.isolated.ingress),
-                "egress": row.summary.egress.then_some(row.isolated.egress),
+                "ingress": count(row, Direction::Ingress),
+                "egress": count(row, Direction::Egress),
                 "state": row.state.label(),
-                "diagnostics": snapshot.findings_of(row.key).map(diagnostic).collect::<Value>(),
+                "diagnostics": snapshot.findings_of(&row.key).map(diagnostic).collect::<Value>(),
             })
         })
         .collect()

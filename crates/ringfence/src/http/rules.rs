@@ -38,8 +38,10 @@ fn answer(found: Result<(Arc<Snapshot>, Arc<PodStatus>), Response>, format: Form
 fn shown(status: &PodStatus) -> (Option<&Ruleset>, &'static str) {
     let wanted = status.wanted.as_deref();
     match (&status.state, status.in_kernel.as_deref()) {
-        (PodState::Enforced, _) => (wanted, "rules: in force"),
-        (PodState::Open, _) => (wanted, "rules: none, everything passes"),
+        (PodState::Enforced, _) if status.is_current() => (wanted, "rules: in force"),
+        (PodState::Enforced, _) => (wanted, "rules: being written, those before are in force until then"),
+        (PodState::Open, None) => (wanted, "rules: none, everything passes"),
+        (PodState::Open, Some(before)) => (Some(before), "rules: being removed, in force until then"),
         (PodState::Failed(_), Some(before)) => (Some(before), "rules: those that were in force before and still are"),
         (PodState::Failed(_), None) | (PodState::Pending(_), _) => (wanted, "rules: wanted, NOT in force"),
     }

@@ -32,6 +32,8 @@ fn busy() -> Snapshot {
     let mut bad = finding(&guard, "spec.ingress[0].from[1].ipBlock.cidr", Reason::InvalidCidr);
     bad.message = "\"10.0.0.0/40\" is no CIDR\ntable inet evil {}".to_owned();
     findings.replace(Finder::Source, &guard, vec![bad]);
+    let broken = source("NetworkPolicy", "shop/broken");
+    findings.replace(Finder::Source, &broken, vec![finding(&broken, "spec", Reason::Schema)]);
     snapshot.findings = findings.standing().clone();
     snapshot
 }
@@ -277,6 +279,11 @@ async fn policies_and_networks_are_listed() {
     assert_eq!(json[0]["ingress"], 3);
     assert_eq!(json[0]["egress"], Value::Null);
     assert_eq!(json[0]["state"], "partly_rejected");
+    assert_eq!(json[1]["name"], "broken");
+    assert_eq!(json[1]["state"], "rejected");
+    assert_eq!(json[1]["diagnostics"][0]["reason"], "schema");
+    let metric = "ringfence_policies{kind=\"NetworkPolicy\",state=\"rejected\"} 1";
+    check("/metrics", StatusCode::OK, &[metric]).await;
     let networks = ["shop/net-a", "NetworkAttachmentDefinition"];
     check("/networks", StatusCode::OK, &networks).await;
     let json = check_json("/networks?output=json", None, StatusCode::OK).await;

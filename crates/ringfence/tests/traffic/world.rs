@@ -175,11 +175,10 @@ impl World {
             let pods = self.agent.get("/pods?output=json")?.body;
             let listed = policies.matches("\"scenario-").count();
             let current = policies.matches(&format!("\"scenario-{number}-")).count();
-            if listed == expected
-                && current == expected
-                && !pods.contains("\"pending\"")
-                && !pods.contains("\"failed\"")
-            {
+            let waiting = ["\"pending\"", "\"failed\"", "\"current\":false"]
+                .iter()
+                .any(|word| pods.contains(word));
+            if listed == expected && current == expected && !waiting {
                 return Ok(());
             }
             anyhow::ensure!(
