@@ -31,18 +31,18 @@ pub struct Scenario {
     pub name: &'static str,
     pub policies: &'static [Policy],
     /// Whether a connection on blue passes.
-    pub blue: fn(&Cell) -> bool,
+    pub blue: fn(Cell) -> bool,
     /// The same on green, where no policy is in force unless it covers green.
-    pub green: fn(&Cell) -> bool,
+    pub green: fn(Cell) -> bool,
     /// Whether echo requests are sent too; the cell then has protocol ICMP and port 0.
     pub pings: bool,
 }
 
-fn all(_: &Cell) -> bool {
+fn all(_: Cell) -> bool {
     true
 }
 
-const fn on_blue(name: &'static str, policies: &'static [Policy], blue: fn(&Cell) -> bool) -> Scenario {
+const fn on_blue(name: &'static str, policies: &'static [Policy], blue: fn(Cell) -> bool) -> Scenario {
     Scenario {
         name,
         policies,

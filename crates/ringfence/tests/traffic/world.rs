@@ -1,6 +1,6 @@
 //! The world of the scenarios: four real pods on two networks, in either dialect, and the real agent on a folder.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path as FilePath;
 use std::time::{Duration, Instant};
 
@@ -82,16 +82,15 @@ impl World {
         })?;
         let (primary, blue, blue6, green) = names(dialect);
         topology.network(Network::new(primary, Wiring::Bridge).ipv4_only().with_gateway())?;
-        match dialect {
-            Dialect::Genie => {
-                topology.network(Network::new(blue, Wiring::Bridge).ipv4_only())?;
-                topology.network(Network::new(green, Wiring::Macvlan).ipv4_only())?;
-                topology.network(Network::new(blue6, Wiring::Bridge))?;
-            }
-            _ => {
-                topology.network(Network::new(blue, Wiring::Bridge))?;
-                topology.network(Network::new(green, Wiring::Macvlan).ipv4_only())?;
-            }
+        let dual = Network::new(blue, Wiring::Bridge);
+        topology.network(if dialect == Dialect::Genie {
+            dual.ipv4_only()
+        } else {
+            dual
+        })?;
+        topology.network(Network::new(green, Wiring::Macvlan).ipv4_only())?;
+        if dialect == Dialect::Genie {
+            topology.network(Network::new(blue6, Wiring::Bridge))?;
         }
         let specs = Pod::ALL.map(|pod| {
             let spec = pod.spec(dialect);
@@ -156,11 +155,12 @@ impl World {
                 Dialect::Genie => ("networking.k8s.io/v1", "NetworkPolicy"),
                 _ => ("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy"),
             };
-            text += &format!(
+            write!(
+                text,
                 "---\napiVersion: {version}\nkind: {kind}\nmetadata:\n  name: scenario-{number}-{position}\n  namespace: {}\n  \
                  annotations:\n    k8s.v1.cni.cncf.io/policy-for: '{networks}'\nspec: {}\n",
                 policy.namespace, policy.spec
-            );
+            )?;
             expected += 1;
         }
         self.folder.save("policies.yaml", &text)?;
@@ -233,9 +233,9 @@ impl World {
         let mut wrong = Vec::new();
         for (cell, answer) in cells.iter().zip(&answers) {
             let allowed = if cell.green {
-                (scenario.green)(cell)
+                (scenario.green)(*cell)
             } else {
-                (scenario.blue)(cell)
+                (scenario.blue)(*cell)
             };
             let expected = if allowed { Outcome::Reached } else { Outcome::Dropped };
             if answer.outcome != expected {
