@@ -1,5 +1,6 @@
 //! The story, step by step.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path as FilePath;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -39,7 +40,9 @@ pub(crate) fn tell(binary: &FilePath, keep: Option<&Receiver<()>>) -> Result<boo
     ));
 
     before(&mut report, &cast)?;
-    let listen = free_port()?;
+    // The agent's usual port, so that the commands of the README work as they stand; another one where it is taken.
+    let usual = SocketAddr::from(([127, 0, 0, 1], 9470));
+    let listen = TcpListener::bind(usual).map_or_else(|_| free_port(), |_| Ok(usual))?;
     let agent = start_agent(&mut report, &cast, binary, listen)?;
     after_start(&mut report, &cast, &agent).with_context(|| format!("the agent's log:\n{}", agent.log()))?;
     let good = finish(&mut report, &agent);
@@ -137,7 +140,7 @@ fn before(report: &mut Report, cast: &Cast) -> Result<()> {
     go_on()
 }
 
-fn start_agent(report: &mut Report, cast: &Cast, binary: &FilePath, listen: std::net::SocketAddr) -> Result<Agent> {
+fn start_agent(report: &mut Report, cast: &Cast, binary: &FilePath, listen: SocketAddr) -> Result<Agent> {
     report.step("The agent starts");
     let mut arguments: Vec<String> = ["agent", "--node", "node1", "--network-policy-scope", "secondary"]
         .map(String::from)
@@ -154,7 +157,7 @@ fn start_agent(report: &mut Report, cast: &Cast, binary: &FilePath, listen: std:
     Ok(agent)
 }
 
-fn command_text(arguments: &[String], listen: std::net::SocketAddr) -> String {
+fn command_text(arguments: &[String], listen: SocketAddr) -> String {
     let mut text = String::from("ringfence agent");
     for pair in arguments[1..].chunks(2) {
         text.push_str(" \\\n    ");
@@ -238,7 +241,7 @@ fn label(report: &mut Report, cast: &Cast) -> Result<()> {
         .folder
         .save(&cast::pod_file("guest"), &cast.pod("guest")?.manifest()?.yaml())?;
     let stopped = flow.wait_for_silence(QUIET, LIMIT);
-    report.time("label removed → open connection stopped", since(taken, stopped));
+    report.time("label removed → last byte of an open connection", since(taken, stopped));
     cast.folder.save(&cast::pod_file("guest"), &guest.manifest()?.yaml())?;
     report.check(
         "the same connection goes on when the label is back",
