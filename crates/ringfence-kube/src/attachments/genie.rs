@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringfence_model::{Consequence, InterfaceName, NamespacedName, NetworkName, Reason};
 use serde_json::Value;
 
-use super::{Entry, Given, MOST, Network, address, any_case, interface, too_many, valid_network};
+use super::{Entry, Given, MOST, Network, address, any_case, interface, text_field, too_many, valid_network};
 use crate::address::pod_address;
 use crate::clause::{At, Findings, quoted, shown};
 
@@ -168,20 +168,7 @@ fn entry(value: &Value, at: &At<'_>, given: &Given<'_>, findings: &mut Findings)
             return None;
         }
     };
-    let mut text = |name: &str| match any_case(fields, name) {
-        None => "",
-        Some(Value::String(text)) => text.trim(),
-        Some(other) => {
-            let message = format!("{} instead of a text", shown(other));
-            findings.error(
-                &at.field(name),
-                Reason::InvalidAnnotation,
-                Consequence::PartIgnored,
-                message,
-            );
-            ""
-        }
-    };
+    let mut text = |name: &str| text_field(fields, name, at, findings);
     let (ip, name) = (text("ip"), text("interface"));
     if ip.is_empty() && name.is_empty() {
         // What the template leaves behind.

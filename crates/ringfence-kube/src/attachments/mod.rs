@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ringfence_model::{Attachment, Consequence, Family, InterfaceName, NamespacedName, NetworkName, Reason, Severity};
 
 use crate::address::pod_address;
-use crate::clause::{At, Fields, Findings, quoted};
+use crate::clause::{At, Fields, Findings, quoted, shown};
 use crate::metadata::Metadata;
 
 /// Most entries of one annotation, and most addresses of one entry. Real pods have a handful.
@@ -362,6 +362,25 @@ fn any_case<'a>(fields: &'a Fields, name: &str) -> Option<&'a serde_json::Value>
         .rev()
         .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
         .map(|(_, value)| value)
+}
+
+/// A field that is to be a text, without blanks around it: empty where it is absent or where it is none, which is
+/// reported.
+fn text_field<'a>(fields: &'a Fields, name: &str, at: &At<'_>, findings: &mut Findings) -> &'a str {
+    match any_case(fields, name) {
+        None => "",
+        Some(serde_json::Value::String(text)) => text.trim(),
+        Some(other) => {
+            let message = format!("{} instead of a text", shown(other));
+            findings.error(
+                &at.field(name),
+                Reason::InvalidAnnotation,
+                Consequence::PartIgnored,
+                message,
+            );
+            ""
+        }
+    }
 }
 
 /// Reports entries beyond the limit.

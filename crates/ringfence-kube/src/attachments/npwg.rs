@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ringfence_model::{Consequence, InterfaceName, NamespacedName, NetworkName, Reason};
 use serde_json::Value;
 
-use super::{Entry, Given, MOST, Network, address, any_case, interface, too_many, valid_network};
+use super::{Entry, Given, MOST, Network, address, any_case, interface, text_field, too_many, valid_network};
 use crate::clause::{At, Findings, quoted, shown};
 
 /// The request.
@@ -127,20 +127,7 @@ fn entry(value: &Value, at: &At<'_>, findings: &mut Findings) -> Option<Entry> {
         findings.error(at, Reason::InvalidAnnotation, Consequence::PartIgnored, message);
         return None;
     };
-    let mut text = |name: &str| match any_case(fields, name) {
-        None => "",
-        Some(Value::String(text)) => text.trim(),
-        Some(other) => {
-            let message = format!("{} instead of a text", shown(other));
-            findings.error(
-                &at.field(name),
-                Reason::InvalidAnnotation,
-                Consequence::PartIgnored,
-                message,
-            );
-            ""
-        }
-    };
+    let mut text = |name: &str| text_field(fields, name, at, findings);
     let (name, interface_name) = (text("name"), text("interface"));
     let network = network(name, &at.field("name"), findings);
     let interface_at = at.field("interface");
