@@ -23,34 +23,11 @@ pub(super) fn judge(
     }
 
     let other = Other::find(universe, at, other);
-    let mut allowed_by = Vec::new();
-    // 4, 5, 6, 10: the union over all policies and rules; nothing subtracts.
-    for policy in &isolating {
-        for (position, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
-            let context = Context {
-                universe,
-                at,
-                direction,
-                other: &other,
-                l4,
-                policy,
-                position,
-            };
-            allowed_by.extend(context.allowances(rule));
-        }
-    }
-
-    let exemption = exemption(universe, at, direction, &other, l4);
-    let (decision, because) = match exemption {
-        Some(found) => found,
-        None if allowed_by.is_empty() => (Decision::Deny, Because::NothingAllows),
-        None => (Decision::Allow, Because::Allowed),
-    };
-
-    let mut near_misses = Vec::new();
-    if because == Because::NothingAllows {
-        for policy in &isolating {
-            for (position, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
+    // Every rule of every isolating policy, in the order in which people read them.
+    let rules = || {
+        isolating.iter().flat_map(|policy| {
+            let rules = policy.rules(direction).unwrap_or_default().iter().enumerate();
+            rules.map(|(position, rule)| {
                 let context = Context {
                     universe,
                     at,
@@ -60,10 +37,25 @@ pub(super) fn judge(
                     policy,
                     position,
                 };
-                near_misses.extend(context.near_misses(rule));
-            }
-        }
-    }
+                (context, rule)
+            })
+        })
+    };
+    // 4, 5, 6, 10: the union over all policies and rules; nothing subtracts.
+    let allowed_by: Vec<_> = rules().flat_map(|(context, rule)| context.allowances(rule)).collect();
+
+    let exemption = exemption(universe, at, direction, &other, l4);
+    let (decision, because) = match exemption {
+        Some(found) => found,
+        None if allowed_by.is_empty() => (Decision::Deny, Because::NothingAllows),
+        None => (Decision::Allow, Because::Allowed),
+    };
+
+    let near_misses = if because == Because::NothingAllows {
+        rules().flat_map(|(context, rule)| context.near_misses(rule)).collect()
+    } else {
+        Vec::new()
+    };
 
     DirectionVerdict {
         decision,
