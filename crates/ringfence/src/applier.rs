@@ -5,7 +5,7 @@
 //! left before. The thread answers through the loop's channels. It ends when it is told to, and releases the
 //! namespace then; the rules stay (invariant 8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -15,7 +15,7 @@ use std::time::Instant;
 use ringfence_model::PodUid;
 use ringfence_netlink::{Counters, Enforcer, Outcome, track_established};
 use ringfence_netns::{Facts, Netns};
-use ringfence_ruleset::{Hook, KernelFeatures, Ruleset, Table, Verdict};
+use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
@@ -414,14 +414,34 @@ pub fn closed(ruleset: &Ruleset) -> Ruleset {
             chain.rules = vec![last.clone()];
         }
     }
+    // Chains that only allowing rules led to may look up sets that are gone, and the kernel would refuse this too.
+    let reached = reached(&out.inet);
+    out.inet.chains.retain(|name, _| reached.contains(name));
     out
+}
+
+/// The chains that packets can get to.
+fn reached(table: &Table) -> BTreeSet<Name> {
+    let mut reached = BTreeSet::new();
+    let bases = table.chains.iter().filter(|(_, chain)| chain.base.is_some());
+    let mut ahead: Vec<&Name> = bases.map(|(name, _)| name).collect();
+    while let Some(name) = ahead.pop() {
+        if reached.insert(name.clone()) {
+            let rules = table.chains.get(name).map_or(&[][..], |chain| &chain.rules);
+            ahead.extend(rules.iter().filter_map(|rule| match &rule.verdict {
+                Verdict::Goto(next) | Verdict::Jump(next) => Some(next),
+                Verdict::Accept | Verdict::Drop => None,
+            }));
+        }
+    }
+    reached
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use ringfence_ruleset::{Match, Name, Rule};
+    use ringfence_ruleset::{Chain, Key, Match, Rule, Set, SetKind, Side, check};
 
     use super::*;
     use crate::testing;
@@ -487,13 +507,23 @@ mod tests {
         let inside = chains.get_mut(&Name::new("net1-in")).expect("it is there");
         let drops = inside.rules.clone();
         inside.rules.insert(0, allow.clone());
-        let arrive = chains[&Name::new("arrive")].clone();
         // Everything is allowed to everyone in this direction: there is nothing to close.
-        let everything = ringfence_ruleset::Chain {
+        let everything = Chain {
             base: None,
             rules: vec![allow],
         };
         chains.insert(Name::new("net2-in"), everything.clone());
+        let way = Rule {
+            matches: Vec::new(),
+            counter: None,
+            verdict: Verdict::Goto(Name::new("net2-in")),
+        };
+        chains
+            .get_mut(&Name::new("arrive"))
+            .expect("it is there")
+            .rules
+            .insert(0, way);
+        let arrive = chains[&Name::new("arrive")].clone();
         let mut source = arrive.clone();
         source.base.as_mut().expect("a base chain").hook = Hook::Output;
         chains.insert(Name::new("source"), source);
@@ -504,5 +534,35 @@ mod tests {
         assert_eq!(closed.inet.chains[&Name::new("arrive")], arrive);
         assert_eq!(closed.inet.chains.len(), 3, "the chain at the output hook is left out");
         assert!(closed.inet.sets.is_empty() && closed.netdev == Table::default());
+    }
+
+    #[test]
+    fn what_is_closed_has_no_chain_left_that_looks_up_a_set_that_is_gone() {
+        let mut ruleset = testing::ruleset(&PodUid::new("x").expect("valid"));
+        let ports = Name::new("net1-in-tcp-80-and-9-more-ports");
+        let class = Name::new("net1-in-tcp-80-and-9-more");
+        let set = Set {
+            kind: SetKind::Ports,
+            elements: imbl::OrdSet::new(),
+        };
+        ruleset.inet.sets.insert(ports.clone(), set);
+        let rule = |matches, verdict| Rule {
+            matches,
+            counter: None,
+            verdict,
+        };
+        let port = vec![Match::InSet(Key::Port(Side::Destination), ports)];
+        let allowing = Chain {
+            base: None,
+            rules: vec![rule(port, Verdict::Accept)],
+        };
+        ruleset.inet.chains.insert(class.clone(), allowing);
+        let inside = ruleset.inet.chains.get_mut(&Name::new("net1-in")).expect("it is there");
+        inside.rules.insert(0, rule(Vec::new(), Verdict::Jump(class.clone())));
+        check(&ruleset).expect("the kernel would take it");
+
+        let closed = closed(&ruleset);
+        assert!(!closed.inet.chains.contains_key(&class));
+        check(&closed).expect("the kernel would take what is closed too");
     }
 }
