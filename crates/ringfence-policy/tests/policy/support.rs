@@ -410,10 +410,28 @@ fn transport(what: What, source: IpAddr, reply: bool) -> Transport {
     }
 }
 
-/// Whether a connection from one pod to another passes at both ends (statement 8), over one interface of each.
-#[track_caller]
-pub fn reaches(index: &Index, from: (&str, &str, &str), to: (&str, &str, &str), what: What) -> bool {
-    let (source, destination) = (addr(from.2), addr(to.2));
-    judge(index.ruleset(&uid(from.0)), from.1, true, source, destination, what)
-        && judge(index.ruleset(&uid(to.0)), to.1, false, source, destination, what)
+/// A packet of a connection that something inside of the pod redirects to another address and port (a proxy beside the
+/// container): on the interface it is what it was on the wire, conntrack knows the other end of the redirection.
+pub fn redirected(on: &str, reply: bool, source: IpAddr, own: IpAddr, port: u16) -> Packet {
+    let path = if reply { Path::Leaves } else { Path::Arrives };
+    Packet {
+        path: path(interface(on)),
+        content: Content::Ip {
+            source: if reply { own } else { source },
+            destination: if reply { source } else { own },
+            hop_limit: 64,
+            transport: transport(What::Port(Protocol::Tcp, port), source, reply),
+        },
+        conntrack: Conntrack::Tracked {
+            direction: if reply {
+                CtDirection::Reply
+            } else {
+                CtDirection::Original
+            },
+            related: false,
+            original_source: source,
+            reply_source: addr("127.0.0.1"),
+        },
+        source_local: true,
+    }
 }

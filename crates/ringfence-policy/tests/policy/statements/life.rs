@@ -7,12 +7,12 @@ fn s011_s012_s014_b37_labels_and_policies_come_and_go() {
     let mut index = index_of([guard().target("app=web").ingress([from([pods("app=db")])])]);
     check_index(&index, &["x/b > x/a tcp/80: yes", "x/c > x/a tcp/80: no"]);
     let mut turned = member("x/b");
-    turned.0.labels = crate::support::labels("app=other");
+    turned.0.labels = support::labels("app=other");
     index.apply(turned.into());
     index.commit();
     check_index(&index, &["x/b > x/a tcp/80: no"]);
     let mut unselected = member("x/a");
-    unselected.0.labels = crate::support::labels("app=other");
+    unselected.0.labels = support::labels("app=other");
     index.apply(unselected.into());
     index.commit();
     check_index(&index, &["x/b > x/a tcp/80: yes", "x/b > x/c tcp/80: no"]);
@@ -46,7 +46,7 @@ fn s043_s046_a_namespace_known_by_its_pods_only_has_its_name_and_no_other_label(
                 values: vec!["red".into()],
             },
         ])),
-        pods: crate::support::select(""),
+        pods: support::select(""),
     };
     let ends = (("w/a", "net1", "10.20.4.10"), ("x/a", "net1", "10.20.1.10"));
     for (peer, without, with) in [
