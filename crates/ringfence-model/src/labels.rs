@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn s055_to_s061_operators() {
+    fn s055_s056_s057_s058_s061_operators() {
         let values = || vec!["x".into()];
         let is_in = || Requirement::In {
             key: "k".into(),

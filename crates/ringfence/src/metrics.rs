@@ -406,6 +406,38 @@ mod tests {
     }
 
     #[test]
+    fn s234_time_from_event_to_commit_is_measured_by_cause_from_1_ms_to_10_s() {
+        let metrics = Metrics::new().expect("it registers");
+        for (cause, elapsed) in [
+            (Cause::Policy, Duration::from_micros(700)),
+            (Cause::Policy, Duration::from_secs(3)),
+            (Cause::Pod, Duration::from_millis(40)),
+            (Cause::Pod, Duration::from_secs(60)),
+        ] {
+            let mut applied = applied(Ok(Success::Committed), None);
+            let received = Instant::now();
+            applied.stamp = Some(Stamp { cause, received });
+            applied.committed = received + elapsed;
+            metrics.applied(&applied);
+        }
+        let snapshot = sample();
+        for (cause, edge, expected) in [
+            ("policy", "0.001", "1"),
+            ("policy", "1", "1"),
+            ("policy", "10", "2"),
+            ("policy", "+Inf", "2"),
+            ("pod", "0.001", "0"),
+            ("pod", "0.1", "1"),
+            ("pod", "10", "1"),
+            ("pod", "+Inf", "2"),
+            ("drift", "+Inf", "0"),
+        ] {
+            let series = format!("ringfence_enforcement_seconds_bucket{{cause=\"{cause}\",le=\"{edge}\"}}");
+            check(&metrics, &snapshot, &series, Some(expected));
+        }
+    }
+
+    #[test]
     fn gauges_follow_the_snapshot_down_to_zero() {
         let metrics = Metrics::new().expect("it registers");
         let mut snapshot = sample();

@@ -12,7 +12,7 @@ use ringfence_testkit::manifest::{Policy, block, pods, port};
 const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
 
 #[test]
-fn a_saved_policy_is_enforced_and_a_removed_one_is_lifted() {
+fn s014_s131_a_saved_policy_is_enforced_and_a_removed_one_is_lifted() {
     let mut world = World::new("save");
     let web = world.netns("web", &["eth0", "net1"]);
     world.save("pods.yaml", &[pod("web", "10.20.1.10"), pod("client", "10.20.1.11")]);
@@ -151,7 +151,7 @@ impl Drop for Unmount {
 }
 
 #[test]
-fn a_refused_pod_does_not_touch_another_and_recovers() {
+fn s228_a_refused_pod_does_not_touch_another_and_recovers() {
     let mut world = World::new("refused");
     let (web, shop) = (world.netns("web", &["net1"]), world.netns("db", &["net1"]));
     // Somebody else owns a table of our name there.
@@ -215,7 +215,7 @@ fn a_refused_pod_does_not_touch_another_and_recovers() {
 }
 
 #[test]
-fn stopping_leaves_the_rules_and_a_new_agent_adopts_them_without_a_write() {
+fn s139_s229_stopping_leaves_the_rules_and_a_new_agent_adopts_them_without_a_write() {
     let mut world = World::new("restart");
     let (web, db) = (world.netns("web", &["net1"]), world.netns("db", &["net1"]));
     let policy = Policy::multi("shop/guard", &["shop/net-a"])
@@ -343,7 +343,7 @@ fn drops_are_counted_and_the_series_go_with_the_pod() {
 }
 
 #[test]
-fn two_pods_with_one_address_give_one_line_and_the_newer_one_has_it() {
+fn s134_two_pods_with_one_address_give_one_line_and_the_newer_one_has_it() {
     let mut world = World::new("address");
     let web = world.netns("web", &["net1"]);
     world.save("pods.yaml", &[pod("web", "10.20.1.10"), pod("old", "10.20.1.11")]);
@@ -385,7 +385,7 @@ fn two_pods_with_one_address_give_one_line_and_the_newer_one_has_it() {
 }
 
 #[test]
-fn bad_inputs_give_one_line_each_and_lose_nothing() {
+fn s022_s166_bad_inputs_give_one_line_each_and_lose_nothing() {
     let mut world = World::new("bad");
     let web = world.netns("web", &["net1"]);
     world.save("good.yaml", &[pod("web", "10.20.1.10"), closing("guard", "web")]);

@@ -312,7 +312,7 @@ fn s062_s068_s072_s073_s221_s222_ip_blocks() {
 }
 
 #[test]
-fn s078_to_s088_s218_s219_s220_ports() {
+fn s078_s079_s080_s085_s086_s087_s088_s098_s218_s219_s220_ports() {
     check(
         "ingress:\n- ports:\n  - {}\n  - {protocol: UDP}\n  - {port: 80}\n  - {port: 80, protocol: SCTP}\n  - {port: web}\n  - {port: 1000, endPort: 2000}\n  - {port: 80, endPort: 80, protocol: UDP}\n  - {port: 1, endPort: 65535}\n  - {port: null, protocol: null, endPort: null}",
         &expect![[r#"

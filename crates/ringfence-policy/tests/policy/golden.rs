@@ -142,7 +142,7 @@ fn s029_everybody_may_use_some_ports() {
 }
 
 #[test]
-fn s062_to_s076_blocks() {
+fn s062_s063_s064_s071_s076_blocks() {
     let rules = [
         rule(
             [block("10.0.0.0/8", &["10.20.0.0/16"]), block("10.20.9.0/24", &[])],

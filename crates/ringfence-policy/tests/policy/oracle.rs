@@ -184,7 +184,7 @@ proptest! {
 
     /// Every statement of A to G, J and K, and 113, 117, 121 and 123.
     #[test]
-    fn the_compiler_says_what_the_oracle_says(
+    fn s232_the_compiler_says_what_the_oracle_says(
         scope in select(vec![Scope::Secondary, Scope::All, Scope::Annotated, Scope::None]),
         node_addresses in btree_set(address(), 0..2),
         pods in vec(pod(), 2..8),

@@ -460,13 +460,13 @@ proptest! {
 
     /// Statements 5, 12, 13, 51, 52, 134, 135, 137, 138, 143, 230, 231.
     #[test]
-    fn incremental_is_from_scratch(options in options(), events in vec(event(), 1..40)) {
+    fn s143_s231_incremental_is_from_scratch(options in options(), events in vec(event(), 1..40)) {
         check_events(&options, &events)?;
     }
 
     /// Few objects that come, go, come again and change one part at a time (catalogue B3, B19, B36, B37).
     #[test]
-    fn the_same_few_objects_over_and_over(
+    fn s231_the_same_few_objects_over_and_over(
         options in options(),
         objects in (vec(pod(), 3..6), vec(policy(), 2..5), vec(namespace(), 1..4)),
         steps in vec((0usize..15, 0u8..8, 0usize..15, 0u8..8), 1..60),

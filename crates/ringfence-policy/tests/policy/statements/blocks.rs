@@ -119,9 +119,9 @@ fn s071_b26_everything_of_one_family() {
 }
 
 #[test]
-fn s075_the_addresses_on_the_wire_count() {
+fn s075_s127_the_addresses_on_the_wire_count() {
     // A process of the pod sees another peer and another port, because something inside of the pod redirects: the
-    // packets on the interface are the ones that are judged, in both directions (statement 127).
+    // packets on the interface are the ones that are judged, in both directions.
     let ruleset = index_of([guard().ingress([rule([block("192.0.2.0/24", &[])], [tcp(80)])])]);
     let ruleset = ruleset.ruleset(&uid("x/a")).expect("a ruleset");
     for (source, port, expected) in [

@@ -23,7 +23,7 @@ fn s011_s012_s014_b37_labels_and_policies_come_and_go() {
 }
 
 #[test]
-fn s013_s036_b36_a_namespace_that_is_labelled_late() {
+fn s013_b36_a_namespace_that_is_labelled_late() {
     let allowed = guard().ingress([from([pods_in("team=blue", "")])]);
     let mut index = index_of([allowed]);
     check_index(&index, &["y/a > x/a tcp/80: yes", "x/b > x/a tcp/80: no"]);

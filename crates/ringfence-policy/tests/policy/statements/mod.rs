@@ -14,6 +14,7 @@ use ringfence_model::{
 use ringfence_policy::evaluate::{Decision as Word, L4, Universe, evaluate_at};
 use ringfence_policy::{Index, Locality, Options};
 
+mod annotations;
 mod blocks;
 mod input;
 mod life;
@@ -147,6 +148,14 @@ fn index_of(policies: impl IntoIterator<Item = PolicyBuilder>) -> World {
         options(),
         world().into_iter().chain(policies.into_iter().map(Object::from)),
     )
+}
+
+/// What manifests say: every one must become an object.
+fn objects_of(text: &str) -> Vec<Object> {
+    let decoded = ringfence_kube::decode(text, "test").into_iter();
+    decoded
+        .map(|it| it.object.unwrap_or_else(|| panic!("{:?}", it.diagnostics)))
+        .collect()
 }
 
 /// Whether a connection passes at both ends (statement 8), over one interface of each: pod, interface, address.

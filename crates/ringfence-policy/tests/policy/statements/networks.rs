@@ -6,7 +6,7 @@ use super::*;
 use crate::support::interface;
 
 #[test]
-fn s146_s150_to_s157_networks_are_apart() {
+fn s148_s150_s151_s152_s154_s155_networks_are_apart() {
     let on_b = guard().covering(&[NET_B]).ingress([from([pods("app=db")])]);
     check(
         [on_b],
@@ -42,6 +42,60 @@ fn s146_s150_to_s157_networks_are_apart() {
     let mut unscoped = guard().ingress([]);
     unscoped.0.coverage = Coverage::Scope;
     check([unscoped], &["y/a > x/a tcp/80: yes"]);
+}
+
+#[test]
+fn s153_isolation_is_per_network_and_direction() {
+    let guard = guard().covering(&[NET_A]).ingress([]);
+    let other = policy("x/other").target("app=web").covering(&[NET_B]).egress([]);
+    check(
+        [guard, other],
+        &[
+            "x/b > x/a tcp/80: no",
+            "x/a > x/b tcp/80: yes",
+            "x/b%b > x/a%b tcp/80: yes",
+            "x/a%b > x/b%b tcp/80: no",
+        ],
+    );
+}
+
+#[test]
+fn s156_a_peer_on_another_network_adds_nothing() {
+    // y/b is on net-a only.
+    let on_b = guard().covering(&[NET_B]).ingress([from([pods_in("", "app=db")])]);
+    check(
+        [on_b],
+        &[
+            "x/b%b > x/a%b tcp/80: yes",
+            "10.20.2.11 > x/a%b tcp/80: no",
+            "10.30.2.11 > x/a%b tcp/80: no",
+        ],
+    );
+    let mut index = index_of([guard().ingress([from([pods("app=apart")])])]);
+    index.apply(pod("x/apart", "app=apart").b(&["10.30.1.90"]).into());
+    index.commit();
+    check_index(&index, &["10.30.1.90 > x/a tcp/80: no", "0.0.0.0 > x/a tcp/80: no"]);
+}
+
+#[test]
+fn s160_one_short_name_in_two_namespaces_is_two_networks() {
+    let objects = [
+        pod("x/a", "app=web").on("net1", &["default/net"], &["10.20.1.10"]),
+        pod("x/b", "app=db").on("net1", &["other/net"], &["10.20.1.11"]),
+    ];
+    let guard = |network: &str, rules: Vec<Rule>| policy("x/guard").covering(&[network]).ingress(rules);
+    let ends = (("x/b", "net1", "10.20.1.11"), ("x/a", "net1", "10.20.1.10"));
+    for (network, rules, expected) in [
+        ("default/net", vec![], false),
+        ("other/net", vec![], true),
+        // Selected, allowed, and not on this network.
+        ("default/net", vec![from([pods("app=db")])], false),
+    ] {
+        let policy = guard(network, rules);
+        let objects = objects.clone().map(Object::from).into_iter().chain([policy.into()]);
+        let index = index_with(options(), objects);
+        assert_eq!(reaches(&index, ends.0, ends.1, what("tcp/80")), expected, "{network}");
+    }
 }
 
 #[test]
