@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::scan::Test;
-use crate::table::{Row, Table, kind};
+use crate::table::{BEING_WRITTEN, Row, Table, kind};
 
 /// The last statement.
 const LAST: u16 = 234;
@@ -107,6 +107,11 @@ fn judged(row: &Row, known: &BTreeMap<&str, &Test>, out: &mut Vec<String>) {
     if row.words.is_empty() {
         out.push(format!(
             "row {number} does not say what the statement says: add a few words"
+        ));
+    }
+    if !row.tests.is_empty() && kind(&row.reason) == Some(BEING_WRITTEN) {
+        out.push(format!(
+            "row {number} has tests and still says that they are being written: empty its last column"
         ));
     }
     let holds = |name: &String| {

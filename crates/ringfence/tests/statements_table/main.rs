@@ -170,6 +170,15 @@ fn a_test_of_the_oracle_or_of_the_tracer_alone_holds_nothing() {
 }
 
 #[test]
+fn a_row_whose_tests_have_come_is_no_longer_being_written() {
+    let row = "| 1 | first | `ringfence-policy/policy::rules::s001_one` | | being written: a test of it |";
+    check(&[row, SECOND], &one(), &["still says that they are being written"]);
+    check(&["| 1 | first | | | being written: a test of it |", SECOND], &[], &[]);
+    let again = rewritten(&table::example(&[row, SECOND]), &one());
+    assert!(!again.contains("being written"), "{again}");
+}
+
+#[test]
 fn counts_that_are_old_are_found() {
     let text = table::example(&[FIRST, SECOND]).replace("1 statements are held", "7 statements are held");
     let found = check::problems_up_to(&text, &one(), 2);

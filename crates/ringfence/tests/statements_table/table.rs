@@ -7,6 +7,9 @@ use crate::scan::Test;
 /// The line above the rows.
 const HEAD: &str = "| n | the statement in few words | tests | of the oracle or the tracer alone | waits for |";
 
+/// The reason of a row whose tests are on their way. It goes when they are there.
+pub const BEING_WRITTEN: &str = "being written";
+
 /// One line of the table.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -98,7 +101,7 @@ fn row(line: &str) -> Option<Result<Row, String>> {
 pub fn kind(reason: &str) -> Option<&str> {
     let (kind, words) = reason.split_once(": ")?;
     let letter = kind.len() == 1 && kind.chars().all(|c| c.is_ascii_uppercase());
-    let known = letter || matches!(kind, "later" | "not built");
+    let known = letter || matches!(kind, "later" | "not built" | BEING_WRITTEN);
     (known && words.trim().len() > 5).then_some(kind)
 }
 
@@ -115,15 +118,10 @@ pub fn rewritten(text: &str, tests: &[Test]) -> String {
                     .collect::<Vec<_>>()
                     .join(", ")
             };
-            let Row {
-                number, words, reason, ..
-            } = &row;
-            let _ = writeln!(
-                out,
-                "| {number} | {words} | {} | {} | {reason} |",
-                names(false),
-                names(true)
-            );
+            let (held, tools) = (names(false), names(true));
+            let written = !held.is_empty() && kind(&row.reason) == Some(BEING_WRITTEN);
+            let reason = if written { "" } else { &row.reason };
+            let _ = writeln!(out, "| {} | {} | {held} | {tools} | {reason} |", row.number, row.words);
         } else {
             out += line;
             out.push('\n');

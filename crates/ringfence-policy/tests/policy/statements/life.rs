@@ -114,6 +114,32 @@ fn s050_s051_s052_s137_s164_b41_addresses_come_and_go() {
 }
 
 #[test]
+fn s130_s131_isolation_comes_first_and_permissions_follow() {
+    let late = || pod("x/late", "app=late").a(&["10.20.1.80"]);
+    // The policy, then the pod that it selects, then the peer, then a rule more: isolated from the pod's first moment.
+    let mut index = index_of([policy("x/late").target("app=late").ingress([from([pods("app=peer")])])]);
+    let ends = |from: &'static str| ((from, "net1", "10.20.1.81"), ("x/late", "net1", "10.20.1.80"));
+    let passes = |index: &World| reaches(index, ends("x/peer").0, ends("x/peer").1, what("tcp/80"));
+    index.apply(late().into());
+    assert_eq!(index.commit(), [uid("x/late")]);
+    assert!(!passes(&index));
+    index.apply(pod("x/peer", "app=peer").a(&["10.20.1.81"]).into());
+    index.commit();
+    assert!(passes(&index));
+    // A policy that comes while both run.
+    index.remove(&ObjectKey::Policy(policy("x/late").0.key));
+    index.apply(
+        policy("x/more")
+            .target("app=late")
+            .ingress([rule([pods("app=peer")], [tcp(443)])])
+            .into(),
+    );
+    index.commit();
+    assert!(!passes(&index));
+    assert!(reaches(&index, ends("x/peer").0, ends("x/peer").1, what("tcp/443")));
+}
+
+#[test]
 fn s134_b3_b4_an_address_has_one_owner() {
     let old = || pod("y/old", "app=db").a(&["10.20.2.50"]).started(1);
     let new = || pod("y/new", "app=web").a(&["10.20.2.50"]).started(2);

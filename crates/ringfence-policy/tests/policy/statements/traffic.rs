@@ -216,6 +216,57 @@ fn s112_s113_s114_protocols_without_ports() {
 }
 
 #[test]
+fn s104_an_echo_request_is_judged_in_its_own_direction() {
+    let one_way = guard().ingress([from([pods("app=db")])]).egress([]);
+    check(
+        [one_way],
+        &[
+            "x/b > x/a ping: yes",
+            "x/a > x/b ping: no",
+            "x/b%6 > x/a%6 ping: yes",
+            "x/a%6 > x/b%6 ping: no",
+        ],
+    );
+    let other_way = guard().ingress([]).egress([from([pods("app=db")])]);
+    check([other_way], &["x/b > x/a ping: no", "x/a > x/b ping: yes"]);
+}
+
+#[test]
+fn s126_tunnels_are_judged_by_their_outer_header() {
+    // VXLAN is UDP to its port, GRE a protocol without ports: what they carry is nowhere asked for.
+    let vxlan = guard().ingress([
+        rule([pods("app=db")], [udp(4789)]),
+        rule([pods("tier=front")], [tcp(80)]),
+    ]);
+    check(
+        [vxlan],
+        &[
+            "x/b > x/a udp/4789: yes",
+            "x/b > x/a tcp/80 gre: no",
+            "x/c > x/a udp/4789 gre: no",
+            "x/c > x/a tcp/80: yes",
+        ],
+    );
+}
+
+#[test]
+fn s128_each_path_of_an_association_is_judged_by_its_addresses() {
+    // x/b is reached by two addresses, and a block names one of them.
+    let sctp = PortMatch::Range(ringfence_model::PortRange::single(Protocol::Sctp, 3868));
+    let mut index = index_of([guard().ingress([rule([block("10.20.1.11/32", &[])], [sctp])])]);
+    index.apply(pod("x/b", "app=db").a(&["10.20.1.11", "10.20.1.21"]).into());
+    index.commit();
+    for (address, expected) in [("10.20.1.11", true), ("10.20.1.21", false)] {
+        let ends = (("x/b", "net1", address), ("x/a", "net1", OWN));
+        assert_eq!(
+            reaches(&index, ends.0, ends.1, what("sctp/3868")),
+            expected,
+            "{address}"
+        );
+    }
+}
+
+#[test]
 fn s115_s116_what_is_no_ip_passes() {
     let rules = compiled(guard().ingress([]).egress([]));
     for path in [arrives("net1"), leaves("net1"), Path::Raw(interface("net1"))] {
