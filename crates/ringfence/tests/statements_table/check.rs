@@ -11,7 +11,7 @@ const LAST: u16 = 234;
 impl Test {
     /// Whether `cargo test` runs it.
     pub fn runs(&self) -> bool {
-        self.is_test && !self.ignored
+        self.attributed && !self.ignored
     }
 }
 
@@ -49,12 +49,12 @@ pub fn problems_up_to(text: &str, tests: &[Test], last: u16) -> Vec<String> {
     for test in tests.iter().filter(|test| test.runs()) {
         for number in &test.numbers {
             let row = rows.get(number).and_then(|rows| rows.first());
-            let named = |row: &&&Row| {
+            let named = |row: &Row| {
                 [&row.tests, &row.tools]
                     .into_iter()
                     .any(|names| names.contains(&test.id))
             };
-            if row.is_some() && row.filter(named).is_none() {
+            if row.is_some_and(|row| !named(row)) {
                 out.push(format!("{} belongs into row {number}: add `{}`", test.id, test.id));
             }
         }
@@ -73,7 +73,7 @@ fn stillborn(test: &Test, last: u16) -> Option<String> {
     if let Some(number) = test.numbers.iter().find(|number| !(1..=last).contains(*number)) {
         return Some(format!("{id}: there is no statement {number}: rename it"));
     }
-    if !test.is_test {
+    if !test.attributed {
         return Some(format!(
             "{id} has statement numbers and has no #[test]: make it a test or rename it"
         ));

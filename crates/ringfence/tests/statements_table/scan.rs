@@ -13,7 +13,7 @@ pub struct Test {
     /// Those of its name: `s034_s062_to_s064_…` has 34, 62, 63 and 64.
     pub numbers: BTreeSet<u16>,
     /// It has `#[test]` or an attribute that ends in `::test`.
-    pub is_test: bool,
+    pub attributed: bool,
     /// It has `#[ignore]`.
     pub ignored: bool,
     /// It asks the oracle or the packet tracer alone, and would pass whatever the program did.
@@ -86,7 +86,7 @@ pub fn source(path: &Path, text: &str) -> Vec<Test> {
         if numbers.is_empty() {
             continue;
         }
-        let is_test = found
+        let attributed = found
             .iter()
             .any(|attribute| *attribute == "#[test]" || attribute.contains("::test"));
         tests.push(Test {
@@ -96,7 +96,7 @@ pub fn source(path: &Path, text: &str) -> Vec<Test> {
                 .collect::<Vec<_>>()
                 .join("::"),
             numbers,
-            is_test,
+            attributed,
             ignored: found.iter().any(|attribute| attribute.starts_with("#[ignore")),
             of_a_tool,
         });

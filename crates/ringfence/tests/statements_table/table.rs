@@ -58,6 +58,10 @@ impl Table {
         let mut kinds: Vec<&str> = waiting.iter().filter_map(|row| kind(&row.reason)).collect();
         kinds.sort_unstable();
         let mut out = format!("{} statements are held by tests", held.len());
+        let partly = held.iter().filter(|row| !row.reason.is_empty()).count();
+        if partly > 0 {
+            let _ = write!(out, ", {partly} of them in part");
+        }
         while let Some(first) = kinds.first().copied() {
             let count = kinds.iter().filter(|kind| **kind == first).count();
             let _ = write!(out, "; {count}: {first}");
