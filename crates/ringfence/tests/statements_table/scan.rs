@@ -86,9 +86,6 @@ pub fn source(path: &Path, text: &str) -> Vec<Test> {
         if numbers.is_empty() {
             continue;
         }
-        let attributed = found
-            .iter()
-            .any(|attribute| *attribute == "#[test]" || attribute.contains("::test"));
         tests.push(Test {
             id: [module(path), inner.map(str::to_owned), Some(name)]
                 .into_iter()
@@ -96,7 +93,9 @@ pub fn source(path: &Path, text: &str) -> Vec<Test> {
                 .collect::<Vec<_>>()
                 .join("::"),
             numbers,
-            attributed,
+            attributed: found
+                .iter()
+                .any(|attribute| *attribute == "#[test]" || attribute.contains("::test")),
             ignored: found.iter().any(|attribute| attribute.starts_with("#[ignore")),
             of_a_tool,
         });
