@@ -45,6 +45,11 @@ impl Guess {
 
 /// All documents of a text that hold something, in their order.
 pub(crate) fn read(text: &str, origin: &str) -> Vec<Document> {
+    read_and_show(text, origin, &mut |_| ())
+}
+
+/// The same, and shows every document's value to somebody who wants more of it than its objects.
+pub(crate) fn read_and_show(text: &str, origin: &str, show: &mut dyn FnMut(&Value)) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     for (first_line, part) in parts(text) {
@@ -52,6 +57,7 @@ pub(crate) fn read(text: &str, origin: &str) -> Vec<Document> {
         match values(part) {
             Ok(values) => {
                 for value in values.into_iter().filter(|value| !value.is_null()) {
+                    show(&value);
                     let place = format!("document {}: ", documents.len() + 1);
                     documents.push(Document {
                         items: decode_items(&value, origin, &place),

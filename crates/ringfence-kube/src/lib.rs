@@ -20,6 +20,7 @@
 mod address;
 mod attachments;
 mod clause;
+mod crd;
 mod decode;
 #[cfg(test)]
 mod decode_tests;
@@ -35,7 +36,9 @@ mod policy;
 pub mod resource;
 #[cfg(test)]
 mod show;
+mod survey;
 
 pub use decode::{Decoded, decode, decode_kind, decode_value};
 pub use kind::Kind;
 pub use load::{LoadError, load};
+pub use survey::{Survey, Surveyed, survey};

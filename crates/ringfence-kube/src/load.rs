@@ -48,8 +48,16 @@ pub enum LoadError {
 ///
 /// Of an object that is given twice the first counts, with a diagnostic that names both places.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Decoded>, LoadError> {
-    let mut seen = BTreeSet::new();
     let mut catalog = Catalog::default();
+    for_each_file(paths, &mut |file, text| {
+        catalog.replace(file, document::read(text, &file.to_string_lossy()));
+    })?;
+    Ok(catalog.in_order_of_files().map(|(_, decoded)| decoded).collect())
+}
+
+/// Hands out the text of each file, once.
+pub(crate) fn for_each_file(paths: &[PathBuf], take: &mut dyn FnMut(&Path, &str)) -> Result<(), LoadError> {
+    let mut seen = BTreeSet::new();
     for path in paths {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -78,11 +86,11 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Decoded>, LoadError> {
                     path: file.clone(),
                     source,
                 })?;
-                catalog.replace(&file, document::read(&text, &file.to_string_lossy()));
+                take(&file, &text);
             }
         }
     }
-    Ok(catalog.in_order_of_files())
+    Ok(())
 }
 
 fn file_error(path: &Path, source: io::Error) -> LoadError {

@@ -112,6 +112,34 @@ impl Reason {
             Self::DuplicateAddress => "duplicate_address",
         }
     }
+
+    /// The stable code under which the documentation lists it: `RF005`. A code is never given to another reason, so a
+    /// reason that goes takes its code with it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unreadable => "RF001",
+            Self::Syntax => "RF002",
+            Self::UnknownKind => "RF003",
+            Self::Schema => "RF004",
+            Self::InvalidCidr => "RF005",
+            Self::InvalidExcept => "RF006",
+            Self::InvalidPort => "RF007",
+            Self::InvalidEndPort => "RF008",
+            Self::UnknownProtocol => "RF009",
+            Self::InvalidSelector => "RF010",
+            Self::InvalidPeer => "RF011",
+            Self::InvalidPolicyType => "RF012",
+            Self::NoNetworks => "RF013",
+            Self::InvalidNetworkName => "RF014",
+            Self::InvalidAnnotation => "RF015",
+            Self::InvalidAddress => "RF016",
+            Self::InvalidInterface => "RF017",
+            Self::StaleAnnotation => "RF018",
+            Self::TooLarge => "RF019",
+            Self::Duplicate => "RF020",
+            Self::DuplicateAddress => "RF021",
+        }
+    }
 }
 
 /// What follows from a rejected clause: a closed list of outcomes, so that none is "it was ignored somehow".

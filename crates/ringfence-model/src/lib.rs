@@ -14,6 +14,7 @@ mod object;
 mod pod;
 mod policy;
 mod port;
+mod written;
 
 pub use address::{AddressRange, Family, IpBlock, RangeSet};
 pub use diagnostic::{Consequence, Diagnostic, Reason, Severity};
@@ -23,3 +24,4 @@ pub use object::{Namespace, Network, Object, ObjectKey, Source};
 pub use pod::{Attachment, NamedPort, Pod};
 pub use policy::{Coverage, Direction, Peer, Peers, Policy, PolicyKey, PolicyKind, PortMatch, Ports, Rule, Scope};
 pub use port::{PortRange, PortSet, Protocol};
+pub use written::{CrdVersion, Note, PolicyCrd};

@@ -6,11 +6,14 @@
 //! Reading order: `plan` (what the policies of one pod allow), `compile` (how nftables says that), `index` (who the
 //! peers are, and what an event changes).
 
+pub mod advice;
 mod compile;
 pub mod evaluate;
 mod index;
+mod near;
 mod options;
 mod plan;
 
 pub use index::{AttachmentView, Conflict, Index, NetworkView, PodView, PolicyView};
+pub use near::near;
 pub use options::{Locality, Options, TargetFacts};

@@ -29,6 +29,8 @@ pub enum Command {
     Render(RenderArgs),
     /// Remove Ringfence's tables from this node's pods
     Cleanup(CleanupArgs),
+    /// Say what is invalid, ignored or surprising in manifests, without a kernel or a cluster
+    Check(CheckArgs),
 }
 
 /// Arguments of `ringfence agent`. Every one can stand in the file of `--config` too; the command line goes before the
@@ -106,6 +108,42 @@ pub struct CleanupArgs {
     /// Look at the network namespaces that fit this template too, beside /run/netns and those of all processes
     #[arg(long, value_name = "TEMPLATE", env = "RINGFENCE_NETNS_PATH", default_value_t)]
     pub netns_path: NetnsTemplate,
+}
+
+/// Arguments of `ringfence check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ringfence check -f manifests/\n\nExit code 0: nothing found, or remarks (info) only; 1: errors \
+                  or warnings; 2: wrong usage, or a path that cannot be read."
+)]
+pub struct CheckArgs {
+    /// File or folder of Kubernetes manifests, YAML or JSON (repeatable)
+    #[arg(short = 'f', long = "file", value_name = "PATH", required_unless_present_any = ["list", "explain"])]
+    pub files: Vec<PathBuf>,
+    /// How findings are written
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
+    pub output: CheckOutput,
+    /// Interfaces that a NetworkPolicy without the annotation policy-for acts on
+    #[arg(long, value_name = "SCOPE", default_value = "secondary")]
+    pub network_policy_scope: ScopeArg,
+    /// Exit with code 1 for remarks (info) too
+    #[arg(long)]
+    pub strict: bool,
+    /// Say what a code means, such as RF101, and what to do about it
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["files", "list"])]
+    pub explain: Option<String>,
+    /// List every code
+    #[arg(long, conflicts_with = "files")]
+    pub list: bool,
+}
+
+/// `-o` of `ringfence check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckOutput {
+    /// A line for each finding.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// Where objects come from.

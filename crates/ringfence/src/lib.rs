@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
 //! (one thread per pod), [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
-//! and [`metrics`]; then the commands that need no agent: [`render`], [`cleanup`].
+//! and [`metrics`]; then the commands that need no agent: [`render`], [`cleanup`], [`check`].
 
 pub mod agent;
 pub mod applier;
 pub mod args;
+pub mod check;
 pub mod cleanup;
 pub mod clock;
 pub mod config;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Render(args) => render::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
+        Command::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ringfence: {error:#}");

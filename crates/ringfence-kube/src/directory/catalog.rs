@@ -277,17 +277,21 @@ impl Catalog {
         updates
     }
 
-    /// Everything that holds, in the order of files and positions.
-    pub(crate) fn in_order_of_files(&self) -> Vec<Decoded> {
+    /// Everything that holds, in the order of files and positions, each with the file in which it stands first.
+    pub(crate) fn in_order_of_files(&self) -> impl Iterator<Item = (&Path, Decoded)> {
         let mut seen = BTreeSet::new();
-        let mut out = Vec::new();
-        for entry in self.files.values().flatten() {
+        let places = self
+            .files
+            .iter()
+            .flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry)));
+        places.filter_map(move |(path, entry)| {
             let source = &entry.decoded.source;
-            if seen.insert(source) {
-                out.extend(self.evaluate(source));
-            }
-        }
-        out
+            let first = seen.insert(source);
+            first
+                .then(|| self.evaluate(source))
+                .flatten()
+                .map(|decoded| (path.as_path(), decoded))
+        })
     }
 }
 

@@ -122,6 +122,7 @@ pub fn diagnostic(finding: &Diagnostic) -> Value {
             Severity::Error => "error",
         },
         "reason": finding.reason.as_str(),
+        "code": finding.reason.code(),
         "message": finding.message,
         "consequence": finding.consequence.to_string(),
     })
