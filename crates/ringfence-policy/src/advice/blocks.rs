@@ -166,10 +166,16 @@ pub(super) fn look_at_excepts(world: &mut World<'_>, out: &mut Out) {
                 .entry(bundle)
                 .or_insert_with(|| sharing_pods(world, bundle).into());
             let near = Rc::clone(near);
-            let mut groups_near = Vec::with_capacity(near.len());
+            let mut groups_near = Vec::with_capacity(near.len().max(1));
+            if near.is_empty() {
+                groups_near.push(Rc::new(group(world, &[position], direction)));
+            }
             for &other in near.iter() {
                 let known = groups.get(&(other, direction)).map(Rc::clone);
-                let group = known.unwrap_or_else(|| Rc::new(group(world, other, direction)));
+                let group = known.unwrap_or_else(|| {
+                    let policies = world.bundle_at(other).policies.clone();
+                    Rc::new(group(world, &policies, direction))
+                });
                 groups.insert((other, direction), Rc::clone(&group));
                 groups_near.push(group);
             }
@@ -187,21 +193,22 @@ pub(super) fn look_at_excepts(world: &mut World<'_>, out: &mut Out) {
     }
 }
 
-/// The bundles that protect a pod of this one on one of its networks, itself among them. A policy that isolates nobody is
-/// compared with those that are like it, so that its own rules are looked at all the same.
+/// The bundles that protect a pod of this one on one of its networks, itself among them. None where nobody is protected:
+/// such a policy is compared with itself alone.
 fn sharing_pods(world: &World<'_>, bundle: BundleId) -> Vec<BundleId> {
     let own = world.bundle_at(bundle);
     let others = own.pods.iter().flat_map(|&pod| world.bundles_of[pod].iter().copied());
-    let mut found: BTreeSet<BundleId> = others
+    let mut found: Vec<BundleId> = others
         .filter(|&other| !world.bundle_at(other).networks.is_disjoint(&own.networks))
         .collect();
-    found.insert(bundle);
-    found.into_iter().collect()
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
-fn group(world: &mut World<'_>, bundle: BundleId, direction: Direction) -> Group {
+fn group(world: &mut World<'_>, policies: &[usize], direction: Direction) -> Group {
     let mut group = Group::default();
-    for position in world.bundle_at(bundle).policies.clone() {
+    for &position in policies {
         let policy = world.policies[position].policy;
         for (of, number, rule) in rules(policy) {
             if of != direction {
@@ -264,6 +271,9 @@ impl Place {
         let mut by = BTreeSet::new();
         for group in groups.iter().filter(|group| touches(&group.union, hole)) {
             for grant in group.grants.iter().filter(|grant| touches(&grant.ranges, hole)) {
+                if left.is_empty() {
+                    break;
+                }
                 let same_policy = grant.policy == self.position;
                 if same_policy && grant.rule == self.rule && grant.peer == Some(self.peer) {
                     continue;
@@ -277,9 +287,6 @@ impl Place {
                 if covers(&rule.ports, &own.ports) {
                     left = left.minus(&grant.ranges);
                 }
-            }
-            if left.is_empty() {
-                break;
             }
         }
         let source = &world.policies[self.position].source;

@@ -140,11 +140,11 @@ fn leads_to_dns(world: &mut World<'_>, position: usize, rule: &Rule, servers: &H
                         }
                     }
                     PortMatch::Named { name, .. } => {
-                        let serves = |pod: &usize| {
-                            let mut ports = world.pods[*pod].0.ports.iter();
-                            ports.any(|it| it.number == PORT && it.name == *name)
+                        let declares = |server: &usize| {
+                            let mut declared = world.pods[*server].0.ports.iter();
+                            declared.any(|it| it.number == PORT && it.name == *name)
                         };
-                        if name.as_str().starts_with("dns") || servers.iter().any(serves) {
+                        if name.as_str().starts_with("dns") || servers.iter().any(declares) {
                             return true;
                         }
                     }

@@ -90,7 +90,7 @@ fn shown(attachment: &Attachment) -> String {
 /// Where it says so, and what serves the interface.
 fn user_space(world: &World<'_>, attachment: &Attachment, notes: &[Note]) -> Option<(&'static str, String)> {
     let interface = attachment.interface.as_ref().map_or("", InterfaceName::as_str);
-    let noted = notes.iter().find_map(|note| match note {
+    let device = notes.iter().find_map(|note| match note {
         Note::UserspaceInterface {
             interface: name,
             network,
@@ -105,7 +105,7 @@ fn user_space(world: &World<'_>, attachment: &Attachment, notes: &[Note]) -> Opt
         }
         _ => None,
     });
-    if let Some(device) = noted {
+    if let Some(device) = device {
         return Some(("metadata.annotations[k8s.v1.cni.cncf.io/network-status]", device));
     }
     let mut plugins = attachment.networks.iter().filter_map(|network| match network {

@@ -10,9 +10,9 @@ pub(super) fn look(world: &World<'_>, position: usize, out: &mut Out) {
     for note in target.notes {
         match note {
             Note::IgnoredRules { direction } => {
-                let word = word(*direction);
-                let message = format!("these rules have no effect, because policyTypes does not list {word}");
-                let hint = format!("add {word} to spec.policyTypes, or take the rules away");
+                let kind = kind(*direction);
+                let message = format!("these rules have no effect, because policyTypes does not list {kind}");
+                let hint = format!("add {kind} to spec.policyTypes, or take the rules away");
                 out.say(
                     Code::RulesIgnored,
                     &target.source,
@@ -27,7 +27,7 @@ pub(super) fn look(world: &World<'_>, position: usize, out: &mut Out) {
                 out.say(Code::EmptyEgress, &target.source, "spec.egress", message, hint);
             }
             Note::EmptyList { path } => {
-                let whom = if path.ends_with(".ports") {
+                let whom = if path.rsplit('.').next() == Some("ports") {
                     "every port"
                 } else {
                     "everyone"
@@ -56,7 +56,7 @@ pub(super) fn look(world: &World<'_>, position: usize, out: &mut Out) {
     }
 }
 
-fn word(direction: Direction) -> &'static str {
+fn kind(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "Ingress",
         Direction::Egress => "Egress",

@@ -119,13 +119,12 @@ impl Report {
 /// One line without control characters: texts come from manifests, and a terminal obeys some of them.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = format!("{} {} ", self.code, self.level);
-        let file = shown(&self.file);
-        if &*self.source.kind == "File" {
-            line.push_str(&self.source.name);
+        let place = if &*self.source.kind == "File" {
+            self.source.name.to_string()
         } else {
-            line.push_str(&format!("{} ({file})", self.source));
-        }
+            format!("{} ({})", self.source, shown(&self.file))
+        };
+        let mut line = format!("{} {} {place}", self.code, self.level);
         for part in [&self.path, &self.message] {
             if !part.is_empty() {
                 line.push_str(": ");

@@ -65,6 +65,8 @@ fn text(snapshot: &Snapshot) -> String {
         out.push('\n');
     }
     for finding in findings {
+        out.push_str(finding.reason.code());
+        out.push(' ');
         out.push_str(&finding.to_string());
         out.push('\n');
     }
