@@ -3,8 +3,9 @@
 
 mod cases;
 mod command;
+mod families;
+mod own;
 mod page;
-mod scenarios;
 mod size;
 mod world;
 

@@ -129,7 +129,8 @@ fn the_demo_and_the_readme_raise_nothing() {
             .manifest(),
     ];
     for policy in policies {
-        text += &format!("---\n{}", policy.yaml());
+        text += "---\n";
+        text += &policy.yaml();
     }
     let report = report(&text, Scope::Secondary);
     assert!(report.findings.is_empty(), "{report}");
