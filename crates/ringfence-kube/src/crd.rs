@@ -6,12 +6,7 @@ use serde_json::Value;
 use crate::kind::Kind;
 
 /// The way from a policy to `endPort`, as a schema describes it; the direction comes between the two halves.
-const TO_PORTS: [Step; 4] = [
-    Step::Items,
-    Step::Field("ports"),
-    Step::Items,
-    Step::Field("endPort"),
-];
+const TO_PORTS: [Step; 4] = [Step::Items, Step::Field("ports"), Step::Items, Step::Field("endPort")];
 
 #[derive(Clone, Copy)]
 enum Step {
