@@ -1,0 +1,98 @@
+//! B12: calico#2759 and #6399, azure#488, AWS#73, #650 and #682.
+//!
+//! `established` was accepted before anything else, so a connection outlived every change of policy for ever. Here
+//! conntrack only says who opened it, and each packet is judged (statements 105, 107). Shown: a TCP connection and a UDP
+//! flow stop when the peer loses its label, when the rule is edited, when a policy that isolates is created, and when the
+//! allowing policy goes while another still isolates; a flow that stays allowed through all of it never ends.
+
+use std::time::{Duration, Instant};
+
+use ringfence_model::Family;
+use ringfence_testkit::manifest::documents;
+use ringfence_testkit::{Flow, Load};
+
+use crate::support::manifest::{BLUE, admits, multi};
+use crate::support::node::{Node, PATIENCE, spec};
+
+const QUIET: Duration = Duration::from_millis(150);
+
+#[test]
+fn s105_s107_each_way_of_narrowing_stops_what_it_forbids_and_nothing_else() {
+    let specs = vec![
+        spec("shop/web", "app=web"),
+        spec("shop/friend", "role=friend"),
+        spec("shop/keeper", "role=keeper"),
+    ];
+    let mut node = Node::new("established", specs);
+    node.start();
+    let tcp = Flow::open(&node.path("shop/friend", "shop/web", Family::V6, 9001), Load::Upload).expect("a flow");
+    let kept = Flow::open(&node.path("shop/keeper", "shop/web", Family::V4, 9002), Load::Upload).expect("a flow");
+    let udp = node.stream("shop/friend", "shop/web");
+    let pods = |role: &str| {
+        let pods = ["shop/web", "shop/friend", "shop/keeper"].map(|name| {
+            let pod = node.pod(name).clone();
+            if name == "shop/friend" {
+                pod.with_label("role", role)
+            } else {
+                pod
+            }
+        });
+        documents(&pods.map(|pod| pod.manifest().expect("a manifest")))
+    };
+    let keeper = "{podSelector: {matchLabels: {role: keeper}}}";
+    let both = "[{podSelector: {matchLabels: {role: keeper}}}, {podSelector: {matchLabels: {role: friend}}}]";
+    let extra = "[{podSelector: {matchLabels: {role: friend}}}]";
+    type Change = (&'static str, Box<dyn Fn(&Node)>, Box<dyn Fn(&Node)>);
+    let changes: Vec<Change> = vec![
+        (
+            "a policy is created",
+            Box::new(move |node| node.save("guard.yaml", &admits("shop/guard", &format!("[{keeper}]")))),
+            Box::new(move |node| node.save("guard.yaml", &admits("shop/guard", both))),
+        ),
+        (
+            "the peer loses its label",
+            Box::new({
+                let text = pods("stranger");
+                move |node| node.save("pods.yaml", &text)
+            }),
+            Box::new({
+                let text = pods("friend");
+                move |node| node.save("pods.yaml", &text)
+            }),
+        ),
+        (
+            "the rule is edited",
+            Box::new(move |node| {
+                let spec = format!(
+                    "{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{from: [{keeper}]}}, {{from: {extra}, ports: [{{port: 1}}]}}]}}"
+                );
+                node.save("guard.yaml", &multi("shop/guard", BLUE, &spec));
+            }),
+            Box::new(move |node| {
+                node.save("more.yaml", &admits("shop/more", extra));
+                node.save("guard.yaml", &admits("shop/guard", &format!("[{keeper}]")));
+            }),
+        ),
+        (
+            "the allowing policy goes, another isolates",
+            Box::new(|node| node.delete("more.yaml")),
+            Box::new(|node| node.delete("guard.yaml")),
+        ),
+    ];
+    for (what, narrow, widen) in changes {
+        narrow(&node);
+        let moment = Instant::now();
+        tcp.wait_for_silence(QUIET, PATIENCE)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        udp.wait_blocked(moment, QUIET, PATIENCE)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        kept.wait_for_more(PATIENCE)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        widen(&node);
+        udp.wait_open(Instant::now(), PATIENCE)
+            .unwrap_or_else(|error| panic!("after {what}: {error}"));
+        tcp.wait_for_more(PATIENCE)
+            .unwrap_or_else(|error| panic!("after {what}: {error}"));
+    }
+    assert_eq!(kept.ended(), None);
+}

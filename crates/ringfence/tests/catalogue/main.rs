@@ -1,0 +1,54 @@
+//! The bugs that other policy engines have shipped, one file each: B1 to B48 of the catalogue in README.md, which also
+//! says which of them cannot occur here. Needs root, nft, iproute2 and conntrack, and fails without them.
+
+mod support;
+mod table;
+
+mod b01_except_is_not_a_deny;
+mod b02_overlapping_cidrs;
+mod b03_address_reused_before_delete;
+mod b04_ended_pods_keep_matching;
+mod b05_selector_of_nobody;
+mod b06_unresolvable_named_port;
+mod b07_sidecar_named_port;
+mod b08_named_port_of_each_destination;
+mod b09_neighbour_discovery_under_deny;
+mod b10_wide_icmpv6_exemption;
+mod b11_conntrack_deleted_to_revoke;
+mod b12_established_flows_survive;
+mod b13_replies_and_related_errors;
+mod b14_open_window_at_restart;
+mod b15_pod_before_its_policies;
+mod b16_terminating_namespace;
+mod b17_source_side_accept;
+mod b18_echo_identifier_reuse;
+mod b19_delete_and_recreate;
+mod b20_one_bad_object;
+mod b21_protocol_without_port;
+mod b22_no_protocol_given;
+mod b23_end_port_ignored;
+mod b24_non_canonical_cidrs;
+mod b25_protocol_beside_its_port;
+mod b26_block_matches_pods;
+mod b27_large_sets;
+mod b28_external_flush;
+mod b29_many_pods;
+mod b30_drop_storm;
+mod b31_default_deny_names_its_policies;
+mod b32_partial_state;
+mod b33_no_reject;
+mod b34_host_network_pods;
+mod b35_sctp_intact;
+mod b36_order_of_arrival;
+mod b37_label_away_from_selector;
+mod b38_namespace_selector_follows_pods;
+mod b39_pod_selector_stays_home;
+mod b40_labels_users_may_set;
+mod b41_pod_without_address;
+mod b42_drift_is_repaired;
+mod b43_pod_reaches_itself;
+mod b44_incomplete_state_at_start;
+mod b45_misconfigured_reference;
+mod b47_parallel_first_packets;
+mod b48_conntrack_of_a_removed_pod;
+mod faults;
