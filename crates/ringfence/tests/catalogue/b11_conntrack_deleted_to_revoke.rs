@@ -52,10 +52,10 @@ fn check(name: &str, types: &str, emptied: &[&[&str]]) {
         .expect("listed");
     let client = node.pod("shop/client").address(BLUE, Family::V4).expect("an address");
     for port in [9001, 9002] {
-        let opened = format!("dport={port} ");
+        let wanted = format!("dport={port} ");
         let line = entries
             .lines()
-            .find(|line| line.contains(&opened))
+            .find(|line| line.contains(&wanted))
             .unwrap_or_else(|| panic!("{port} in {entries}"));
         let opener = line.split("src=").nth(1).and_then(|rest| rest.split(' ').next());
         assert_eq!(opener, Some(client.to_string().as_str()), "{line}");

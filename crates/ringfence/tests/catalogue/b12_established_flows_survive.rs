@@ -16,6 +16,9 @@ use crate::support::node::{Node, PATIENCE, spec};
 
 const QUIET: Duration = Duration::from_millis(150);
 
+/// What narrows, doing it, and doing what makes it wide again.
+type Change = (&'static str, Box<dyn Fn(&Node)>, Box<dyn Fn(&Node)>);
+
 #[test]
 fn s105_s107_each_way_of_narrowing_stops_what_it_forbids_and_nothing_else() {
     let specs = vec![
@@ -42,7 +45,6 @@ fn s105_s107_each_way_of_narrowing_stops_what_it_forbids_and_nothing_else() {
     let keeper = "{podSelector: {matchLabels: {role: keeper}}}";
     let both = "[{podSelector: {matchLabels: {role: keeper}}}, {podSelector: {matchLabels: {role: friend}}}]";
     let extra = "[{podSelector: {matchLabels: {role: friend}}}]";
-    type Change = (&'static str, Box<dyn Fn(&Node)>, Box<dyn Fn(&Node)>);
     let changes: Vec<Change> = vec![
         (
             "a policy is created",

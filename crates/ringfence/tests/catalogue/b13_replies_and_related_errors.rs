@@ -2,7 +2,7 @@
 //!
 //! A pod with closed ingress got no answers to what it had asked, or no "fragmentation needed" from a router on the way, and
 //! its large transfers hung. Answers and related errors belong to the connection (statements 100, 101, 102). Shown: a pod
-//! whose ingress admits nobody opens TCP, UDP and ICMP in both families, and carries 30 KB through a router whose further
+//! whose ingress admits nobody, and whose egress knows the two servers only, opens TCP, UDP and ICMP in both families, and carries 30 KB through a router whose further
 //! link is narrower, which only works when the router's errors arrive; nobody can open anything to it meanwhile.
 
 use std::io::{Read as _, Write as _};
@@ -30,7 +30,7 @@ fn s100_s101_s102_answers_and_path_mtu_errors_reach_a_closed_pod() {
         .expect("the far network");
     node.add(vec![
         spec("shop/client", "app=client"),
-        spec("shop/near", ""),
+        spec("shop/near", "role=near"),
         spec("shop/router", "").attach("net2", FAR),
         PodSpec::multus("shop/server")
             .attach("eth0", "cbr0")
@@ -67,7 +67,9 @@ fn s100_s101_s102_answers_and_path_mtu_errors_reach_a_closed_pod() {
         );
         ip(server, &back);
     }
-    let deny = "{podSelector: {matchLabels: {app: client}}, policyTypes: [Ingress], ingress: []}";
+    // The router is no peer: its errors pass because of the connections that they are about.
+    let deny = "{podSelector: {matchLabels: {app: client}}, policyTypes: [Ingress, Egress], ingress: [], \
+                egress: [{to: [{podSelector: {matchLabels: {role: near}}}, {ipBlock: {cidr: 10.22.0.0/16}}, {ipBlock: {cidr: 'fd00:22::/64'}}]}]}";
     node.folder
         .save("guard.yaml", &multi("shop/guard", BLUE, deny))
         .expect("saved");

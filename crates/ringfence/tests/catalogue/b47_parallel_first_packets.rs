@@ -63,7 +63,9 @@ fn s142_two_first_packets_at_once_are_both_judged_and_none_is_lost() {
                         socket.send(mark).expect("sent");
                     })
                 });
-                threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
+                for thread in threads {
+                    thread.join().expect("it ends");
+                }
             }
             for packet in 0..2 {
                 let length = receiver

@@ -14,7 +14,7 @@ fn folder() -> PathBuf {
 }
 
 /// The cells of the table rows whose first cell has this shape: `B12`, `12`.
-fn rows<'a>(readme: &'a str, first: impl Fn(&str) -> bool) -> Vec<Vec<&'a str>> {
+fn rows(readme: &str, first: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     readme
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
@@ -23,7 +23,7 @@ fn rows<'a>(readme: &'a str, first: impl Fn(&str) -> bool) -> Vec<Vec<&'a str>> 
         .collect()
 }
 
-/// Names in back quotes that have this ending or this middle.
+/// What stands in back quotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -43,7 +43,7 @@ fn faults(readme: &str, files: &BTreeMap<String, String>) -> Vec<String> {
         let named: Vec<&str> = row
             .iter()
             .flat_map(|cell| quoted(cell))
-            .filter(|name| name.ends_with(".rs"))
+            .filter(|name| Path::new(name).extension().is_some_and(|it| it == "rs"))
             .collect();
         if named.is_empty()
             && !row
