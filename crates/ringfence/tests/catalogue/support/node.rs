@@ -62,12 +62,15 @@ impl Node {
         topology
             .network(Network::new(BLUE, Wiring::Bridge))
             .expect("network blue");
+        let folder = ManifestFolder::new().expect("a folder");
+        // So that each later mark replaces one, which makes the source wait as long as with any removal.
+        folder.save("zz-mark.yaml", &mark(0)).expect("saved");
         Self {
             agent: None,
             servers: Vec::new(),
-            folder: ManifestFolder::new().expect("a folder"),
+            folder,
             pods: BTreeMap::new(),
-            marks: AtomicU32::new(0),
+            marks: AtomicU32::new(1),
             arguments: Vec::new(),
             topology,
         }
@@ -184,8 +187,7 @@ impl Node {
     #[track_caller]
     pub fn settle(&self) {
         let number = self.marks.fetch_add(1, Ordering::Relaxed);
-        let mark = manifest::Policy::multi(&format!("marks/mark-{number}"), &["marks/none"]).manifest();
-        self.folder.save("zz-mark.yaml", &mark.yaml()).expect("saved");
+        self.folder.save("zz-mark.yaml", &mark(number)).expect("saved");
         self.eventually("the agent settles", || {
             let policies = self.json("/policies");
             let names: Vec<&str> = policies
@@ -333,4 +335,10 @@ pub fn assert_shut(stream: &Stream, what: &str) {
 fn without_namespace(status: &Value) -> bool {
     let reason = status["reason"].as_str().unwrap_or_default();
     status["state"] == "pending" && reason.contains("no network namespace")
+}
+
+/// A policy that acts nowhere and tells how far the agent has read.
+fn mark(number: u32) -> String {
+    let name = format!("marks/mark-{number}");
+    manifest::Policy::multi(&name, &["marks/none"]).manifest().yaml()
 }
