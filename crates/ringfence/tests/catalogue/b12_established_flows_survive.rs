@@ -5,6 +5,7 @@
 //! flow stop when the peer loses its label, when the rule is edited, when a policy that isolates is created, and when the
 //! allowing policy goes while another still isolates; a flow that stays allowed through all of it never ends.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ringfence_model::Family;
@@ -97,4 +98,50 @@ fn s105_s107_each_way_of_narrowing_stops_what_it_forbids_and_nothing_else() {
             .unwrap_or_else(|error| panic!("after {what}: {error}"));
     }
     assert_eq!(kept.ended(), None);
+}
+
+#[test]
+fn s105_the_answering_end_alone_cannot_keep_a_flow_alive() {
+    let mut node = Node::new(
+        "answers",
+        vec![spec("shop/web", "app=web"), spec("shop/friend", "role=friend")],
+    );
+    let friends = "[{podSelector: {matchLabels: {role: friend}}}]";
+    node.folder
+        .save("guard.yaml", &admits("shop/guard", friends))
+        .expect("saved");
+    node.start();
+    node.wait_state("shop/web", "enforced");
+    for family in Family::BOTH {
+        let bind = |name: &str, port: u16| {
+            let pod = node.pod(name);
+            let address = SocketAddr::new(pod.address(BLUE, family).expect("an address"), port);
+            let socket = pod.netns.run(|| UdpSocket::bind(address)).expect("entered");
+            let socket = socket.expect("bound");
+            socket.set_read_timeout(Some(QUIET)).expect("a time-out");
+            socket
+        };
+        let (web, friend) = (bind("shop/web", 9100), bind("shop/friend", 9101));
+        let mut buffer = [0; 16];
+        friend
+            .send_to(b"ask", web.local_addr().expect("an address"))
+            .expect("sent");
+        let (_, asker) = web.recv_from(&mut buffer).expect("the question arrives");
+        // From now on only answers are sent, as in a long download.
+        let answered = |buffer: &mut [u8]| {
+            // Refused by our own rule: EPERM.
+            let _ = web.send_to(b"answer", asker);
+            friend.recv(buffer).is_ok()
+        };
+        assert!(answered(&mut buffer), "{family:?}: answers pass");
+        node.save(
+            "guard.yaml",
+            &admits("shop/guard", "[{podSelector: {matchLabels: {role: nobody}}}]"),
+        );
+        for _ in 0..3 {
+            assert!(!answered(&mut buffer), "{family:?}: an answer of a revoked flow");
+        }
+        node.save("guard.yaml", &admits("shop/guard", friends));
+        assert!(answered(&mut buffer), "{family:?}: allowed again");
+    }
 }
