@@ -340,8 +340,14 @@ impl Walk<'_> {
     }
 
     fn condition(&self, condition: &Match, place: impl Fn() -> Place) -> Result<(), Fault> {
-        let of_netdev = matches!(condition, Match::Routed | Match::EtherType(_));
-        if of_netdev != (self.family == TableFamily::Netdev) {
+        let belongs = match condition {
+            Match::Routed | Match::EtherType(_) => self.family == TableFamily::Netdev,
+            // Read from the packet itself. Before the IP stack nobody has put fragments together, and there the kernel
+            // (6.18) takes what stands at this place in a later fragment for ports, too.
+            Match::Ports(..) => true,
+            _ => self.family == TableFamily::Inet,
+        };
+        if !belongs {
             return Err(Fault::WrongTable {
                 place: place(),
                 condition: condition.clone(),

@@ -96,6 +96,16 @@ fn conditions_that_stand_together_come_back() {
         ),
         nothing(),
     ));
+    let udp = |side, port| Match::Ports(side, ports(Protocol::Udp, port, port));
+    let dhcp = [
+        accept(&[Match::Routed]),
+        accept(&[udp(Side::Source, 68), udp(Side::Destination, 67)]),
+        accept(&[Match::EtherType(0x0800)]),
+    ];
+    comes_back(&ruleset(
+        nothing(),
+        table(&[], vec![], [("net1-backstop", backstop(dhcp.to_vec()))]),
+    ));
 }
 
 #[test]

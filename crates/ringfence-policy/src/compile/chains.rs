@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ringfence_model::{Direction, Family, InterfaceName, PodUid};
+use ringfence_model::{Direction, Family, InterfaceName, PodUid, PortRange, Protocol};
 use ringfence_ruleset::{
-    BaseChain, Chain, CtDirection, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Table, Verdict,
+    BaseChain, Chain, CtDirection, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Side, Table, Verdict,
 };
 
 use super::names::Names;
-use super::table::{Writer, accept};
+use super::table::{DHCP, Writer, accept};
 use super::{Compiled, SetLink};
 use crate::TargetFacts;
 use crate::plan::{InterfacePlan, PodPlan};
@@ -106,9 +106,9 @@ pub(crate) fn compile(uid: &PodUid, plan: &PodPlan, environment: &Environment<'_
     }
     let mut netdev = Table::default();
     if environment.kernel.egress_backstop {
-        for interface in restricted(plan).map(|plan| &plan.interface) {
-            if environment.facts.interfaces.contains(interface) {
-                backstop(&mut netdev, interface);
+        for interface in restricted(plan) {
+            if environment.facts.interfaces.contains(&interface.interface) {
+                backstop(&mut netdev, &interface.interface, interface.dhcp);
             }
         }
     }
@@ -209,7 +209,7 @@ fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
     let on = || Match::LeavesOn(plan.interface.clone());
     let known = plan.addresses.iter().chain(&unspecified);
     let mut rules: Vec<Rule> = known
-        .map(|address| accept(vec![on(), Match::Address(ringfence_ruleset::Side::Source, *address)]))
+        .map(|address| accept(vec![on(), Match::Address(Side::Source, *address)]))
         .collect();
     rules.push(Rule {
         matches: vec![on(), Match::SourceNotLocal],
@@ -219,10 +219,19 @@ fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
     rules
 }
 
-/// The last gate before the wire: IP packets must come from the IP stack, where the chains above have seen them.
-fn backstop(table: &mut Table, interface: &InterfaceName) {
+/// The last gate before the wire: IP packets must come from the IP stack, where the chains above have seen them. A DHCP
+/// client sends from a packet socket, because it may have no address yet; what it asks passes where the addresses come
+/// from there (statement 123). A later fragment that looks like it passes as well, and is of no use: the first one of its
+/// datagram is held to these ports.
+fn backstop(table: &mut Table, interface: &InterfaceName, dhcp: bool) {
     let denied = Names::new(interface, Direction::Egress).part("denied");
     let mut rules = vec![accept(vec![Match::Routed])];
+    if dhcp {
+        rules.extend(DHCP.map(|(client, server)| {
+            let port = |side, port| Match::Ports(side, PortRange::single(Protocol::Udp, port));
+            accept(vec![port(Side::Source, client), port(Side::Destination, server)])
+        }));
+    }
     rules.extend(ETHER_TYPES.map(|ether_type| Rule {
         matches: vec![Match::EtherType(ether_type)],
         counter: Some(denied.clone()),

@@ -16,6 +16,9 @@ const COMPARED_PORTS: usize = 4;
 /// More port conditions than this get a chain of their own, so that the peer is looked up once and not once for each.
 const REPEATED_LOOKUPS: usize = 2;
 
+/// UDP ports of client and server, DHCPv4 and DHCPv6 (statement 123).
+pub(super) const DHCP: [(u16, u16); 2] = [(68, 67), (546, 547)];
+
 /// Which ends of a packet the peer's address and the service's port are: they change places for replies.
 #[derive(Clone, Copy)]
 struct Ends {
@@ -152,7 +155,7 @@ impl<'a> Writer<'a> {
         } else {
             Side::Destination
         };
-        [(68, 67), (546, 547)].map(|(ours, theirs)| {
+        DHCP.map(|(ours, theirs)| {
             let (from, to) = match self.direction {
                 Direction::Egress => (ours, theirs),
                 Direction::Ingress => (theirs, ours),
