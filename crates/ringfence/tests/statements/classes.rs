@@ -196,12 +196,17 @@ fn s118_s119_s169_a_pod_reaches_itself() {
     let all: Vec<IpAddr> = server.interfaces.iter().flat_map(|it| &it.addresses).copied().collect();
     assert_eq!(all.len(), 5, "three interfaces, two of them with both families");
     for target in &all {
+        // Servers answer where they were asked; nobody listens at port 90, and the refusal comes over lo, whichever of
+        // its own addresses the pod uses.
+        for protocol in [Tcp, Udp, Icmp] {
+            asks.from_pod(server, protocol, SocketAddr::new(*target, 80), Reached);
+        }
         for source in all.iter().filter(|source| source.is_ipv4() == target.is_ipv4()) {
-            for protocol in [Tcp, Udp, Icmp] {
-                let mut probe = Probe::from_pod(server, protocol, SocketAddr::new(*target, 80));
+            for (protocol, outcome) in [(Tcp, Refused), (Udp, Refused), (Icmp, Reached)] {
+                let mut probe = Probe::from_pod(server, protocol, SocketAddr::new(*target, 90));
                 probe.source = Some(*source);
                 probe.label = format!("{source} to {target}");
-                asks.ask(probe, Reached);
+                asks.ask(probe, outcome);
             }
         }
     }

@@ -181,9 +181,8 @@ fn s123_dhcp_passes_where_the_network_has_its_addresses_from_there() {
         cases.one("another port", (nobody, everybody), false, |ip| ip.udp(68, 69, b"no"));
         cases.one("another port of the client", (own, other), false, |ip| ip.udp(1068, 67, b"no"));
         cases.one("TCP", (own, other), false, |ip| ip.tcp(68, 67, 2));
-        cases.case("a piece that looks like it", (own, other), false, |ip| {
-            let segment = ip.udp_segment(68, 67, b"discover");
-            vec![ip.fragment(17, 8, false, &segment)]
+        cases.case("another port in two pieces", (own, other), false, |ip| {
+            ip.in_two(17, &ip.udp_segment(68, 69, &[7; 40]), 24).to_vec()
         });
         cases.leave_raw(&world, &format!("out of a packet socket, {ipam}"), (SERVER, "net1"), (FRIEND, "net1"));
 
