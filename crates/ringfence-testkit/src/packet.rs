@@ -256,6 +256,9 @@ mod tests {
         let [first, second] = ip("10.20.1.10", "10.20.1.11").in_two(UDP, &[0; 24], 16);
         assert_eq!((&first[6..8], &second[6..8]), (&[0x20, 0][..], &[0, 2][..]));
         let [first, second] = ip("fd00::1", "fd00::2").in_two(UDP, &[0; 24], 16);
-        assert_eq!((first[6], &first[42..44], &second[42..44]), (44, &[0, 1][..], &[0, 16][..]));
+        assert_eq!(
+            (first[6], &first[42..44], &second[42..44]),
+            (44, &[0, 1][..], &[0, 16][..])
+        );
     }
 }

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::packets::{Cases, mac};
 use super::world::{
-    Asks, BLUE, CLUSTER, Dropped, FRIEND, GREEN, Icmp, Reached, Refused, SERVER, STRANGER, Tcp, Udp, World, friend, guard,
-    tcp, udp, usual_pods,
+    Asks, BLUE, CLUSTER, Dropped, FRIEND, GREEN, Icmp, Reached, Refused, SERVER, STRANGER, Tcp, Udp, World, friend,
+    guard, tcp, udp, usual_pods,
 };
 
 /// Protocols other than TCP, UDP and SCTP, by number; 253 is for experiments.
@@ -21,11 +21,17 @@ const OTHERS: [(&str, u8); 5] = [("GRE", 47), ("ESP", 50), ("OSPF", 89), ("IPIP"
 fn others(cases: &mut Cases, family: Family, ends: (IpAddr, IpAddr), passes: bool) {
     for (name, number) in OTHERS {
         // A GRE header without options that carries IPv4; any bytes for the others.
-        cases.one(name, ends, passes, |ip| ip.packet(number, &[0, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8]));
+        cases.one(name, ends, passes, |ip| {
+            ip.packet(number, &[0, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+        });
     }
     if family == Family::V4 {
-        cases.one("IGMP", ends, passes, |ip| ip.packet(2, &[0x16, 0, 0xf9, 0xfd, 239, 1, 1, 1]));
-        cases.one("AH", ends, passes, |ip| ip.packet(51, &[59, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]));
+        cases.one("IGMP", ends, passes, |ip| {
+            ip.packet(2, &[0x16, 0, 0xf9, 0xfd, 239, 1, 1, 1])
+        });
+        cases.one("AH", ends, passes, |ip| {
+            ip.packet(51, &[59, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1])
+        });
     }
     cases.one("echo", ends, passes, |ip| ip.echo(true, 3, 1));
     cases.one("timestamp or node query", ends, passes, |ip| {
@@ -43,14 +49,30 @@ fn s113_other_protocols_pass_by_rules_without_ports_only() {
         json!({"protocol": "SCTP"}),
     ];
     for (name, policy, passes) in [
-        ("a peer without ports", guard().ingress(&[friend()], &[]).egress(&[friend()], &[]), true),
-        ("a peer with every port", guard().ingress(&[friend()], &every).egress(&[friend()], &every), false),
-        ("a block without ports", {
-            let blocks = [block("10.21.0.0/16", &[]), block("fd00:21::/64", &[])];
-            guard().ingress(&blocks, &[]).egress(&blocks, &[])
-        }, true),
+        (
+            "a peer without ports",
+            guard().ingress(&[friend()], &[]).egress(&[friend()], &[]),
+            true,
+        ),
+        (
+            "a peer with every port",
+            guard().ingress(&[friend()], &every).egress(&[friend()], &every),
+            false,
+        ),
+        (
+            "a block without ports",
+            {
+                let blocks = [block("10.21.0.0/16", &[]), block("fd00:21::/64", &[])];
+                guard().ingress(&blocks, &[]).egress(&blocks, &[])
+            },
+            true,
+        ),
         ("everybody", guard().ingress(&[], &[]).egress(&[], &[]), true),
-        ("everybody with ports", guard().ingress(&[], &every).egress(&[], &every), false),
+        (
+            "everybody with ports",
+            guard().ingress(&[], &every).egress(&[], &every),
+            false,
+        ),
         ("nobody", guard().isolate_ingress().isolate_egress(), false),
     ] {
         world.policies(&[policy]);
@@ -59,10 +81,20 @@ fn s113_other_protocols_pass_by_rules_without_ports_only() {
             // An unknown ICMPv6 type opens no connection for conntrack.
             let mut cases = Cases::default();
             others(&mut cases, family, (peer, server), passes);
-            cases.arrive(&world, &format!("{name}, in, {family:?}"), (FRIEND, "net1"), (SERVER, "net1"));
+            cases.arrive(
+                &world,
+                &format!("{name}, in, {family:?}"),
+                (FRIEND, "net1"),
+                (SERVER, "net1"),
+            );
             let mut cases = Cases::default();
             others(&mut cases, family, (server, peer), passes);
-            cases.leave(&world, &format!("{name}, out, {family:?}"), (SERVER, "net1"), (FRIEND, "net1"));
+            cases.leave(
+                &world,
+                &format!("{name}, out, {family:?}"),
+                (SERVER, "net1"),
+                (FRIEND, "net1"),
+            );
         }
     }
 }
@@ -114,7 +146,11 @@ fn s115_s116_arp_and_other_ethertypes_are_not_affected() {
         world.eventually("an ARP answer", || {
             let frames = answers.frames();
             let is_answer = |frame: &Vec<u8>| frame[6..12] == answerer && frame[12..14] == [8, 6] && frame[21] == 2;
-            if frames.iter().any(is_answer) { Ok(()) } else { Err(format!("{from}: {frames:?}")) }
+            if frames.iter().any(is_answer) {
+                Ok(())
+            } else {
+                Err(format!("{from}: {frames:?}"))
+            }
         });
     }
     // Local experiments (88b5), PPPoE, LLDP, MPLS: to the wire and from it, as ever. IP past the IP stack is not.
@@ -123,17 +159,38 @@ fn s115_s116_arp_and_other_ethertypes_are_not_affected() {
         let sender = RawSender::open(from, "net1").expect("a raw sender");
         let frame = |ether_type: u16| {
             let body = [0x5a; 46];
-            [&mac(to, "net1")[..], &mac(from, "net1"), &ether_type.to_be_bytes(), &body].concat()
+            [
+                &mac(to, "net1")[..],
+                &mac(from, "net1"),
+                &ether_type.to_be_bytes(),
+                &body,
+            ]
+            .concat()
         };
         for ether_type in [0x0800, 0x86dd, 0x88b5, 0x8863, 0x8847, 0x88cc] {
             sender.send(&frame(ether_type)).expect("sent");
         }
         world.eventually("the last of them", || {
-            if arrived.frames().contains(&frame(0x88cc)) { Ok(()) } else { Err(String::new()) }
+            if arrived.frames().contains(&frame(0x88cc)) {
+                Ok(())
+            } else {
+                Err(String::new())
+            }
         });
         let frames = arrived.frames();
-        for (ether_type, passes) in [(0x0800, ip_passes), (0x86dd, ip_passes), (0x88b5, true), (0x8863, true), (0x8847, true)] {
-            assert_eq!(frames.contains(&frame(ether_type)), passes, "{} {ether_type:x}", from.full_name());
+        for (ether_type, passes) in [
+            (0x0800, ip_passes),
+            (0x86dd, ip_passes),
+            (0x88b5, true),
+            (0x8863, true),
+            (0x8847, true),
+        ] {
+            assert_eq!(
+                frames.contains(&frame(ether_type)),
+                passes,
+                "{} {ether_type:x}",
+                from.full_name()
+            );
         }
     }
 }
@@ -141,11 +198,18 @@ fn s115_s116_arp_and_other_ethertypes_are_not_affected() {
 #[test]
 fn s117_the_node_reaches_its_pods_on_the_cluster_network_and_on_no_other() {
     let mut world = World::new("node", usual_pods(), &["--network-policy-scope", "all"]);
-    let closed = Policy::network("x/closed").select(&[("app", "server")]).isolate_ingress().isolate_egress();
+    let closed = Policy::network("x/closed")
+        .select(&[("app", "server")])
+        .isolate_ingress()
+        .isolate_egress();
     let from_node = |world: &World, what: &str, cluster, blue| {
         let node = world.topology.node(1).expect("a node").netns();
         let mut asks = Asks::default();
-        for (network, family, outcome) in [(CLUSTER, Family::V4, cluster), (BLUE, Family::V4, blue), (BLUE, Family::V6, blue)] {
+        for (network, family, outcome) in [
+            (CLUSTER, Family::V4, cluster),
+            (BLUE, Family::V4, blue),
+            (BLUE, Family::V6, blue),
+        ] {
             let target = SocketAddr::new(world.address(SERVER, network, family), 80);
             for protocol in [Tcp, Udp, Icmp] {
                 // The node is a router and may not ping without this.
@@ -182,7 +246,9 @@ fn s118_s119_s169_a_pod_reaches_itself() {
     let mut world = World::new("itself", usual_pods(), &["--network-policy-scope", "all"]);
     world.policies(&[
         Policy::network("x/closed").isolate_ingress().isolate_egress(),
-        Policy::multi("x/closed", &[BLUE, GREEN, "default"]).isolate_ingress().isolate_egress(),
+        Policy::multi("x/closed", &[BLUE, GREEN, "default"])
+            .isolate_ingress()
+            .isolate_egress(),
     ]);
     let server = world.pod(SERVER);
     let mut asks = Asks::default();
@@ -224,7 +290,9 @@ fn s118_s119_s169_a_pod_reaches_itself() {
 #[test]
 fn s120_own_and_loopback_addresses_on_the_wire_are_no_exemption() {
     let mut world = World::new("forged", usual_pods(), &["--network-policy-scope", "all"]);
-    let closed = Policy::network("x/closed").select(&[("app", "server")]).isolate_ingress();
+    let closed = Policy::network("x/closed")
+        .select(&[("app", "server")])
+        .isolate_ingress();
     world.policies(&[closed, guard().ingress(&[friend()], &[tcp(80)])]);
     for family in Family::BOTH {
         let server = world.address(SERVER, BLUE, family);
@@ -240,16 +308,35 @@ fn s120_own_and_loopback_addresses_on_the_wire_are_no_exemption() {
             ("its own address on green", world.address(SERVER, GREEN, family), false),
             ("the friend", world.address(FRIEND, BLUE, family), true),
         ] {
-            cases.one(format!("TCP of {name}"), (source, server), passes, |ip| ip.tcp(4000, 80, 2));
-            cases.one(format!("UDP of {name}"), (source, server), false, |ip| ip.udp(4000, 80, b"x"));
+            cases.one(format!("TCP of {name}"), (source, server), passes, |ip| {
+                ip.tcp(4000, 80, 2)
+            });
+            cases.one(format!("UDP of {name}"), (source, server), false, |ip| {
+                ip.udp(4000, 80, b"x")
+            });
         }
-        cases.arrive(&world, &format!("blue, {family:?}"), (STRANGER, "net1"), (SERVER, "net1"));
+        cases.arrive(
+            &world,
+            &format!("blue, {family:?}"),
+            (STRANGER, "net1"),
+            (SERVER, "net1"),
+        );
     }
     let server = world.address(SERVER, CLUSTER, Family::V4);
     let mut cases = Cases::default();
     cases.one("its own address", (server, server), false, |ip| ip.tcp(4000, 80, 2));
-    cases.one("loopback", ("127.0.0.1".parse().expect("an address"), server), false, |ip| ip.tcp(4000, 80, 2));
-    cases.one("the node's", ("10.20.1.1".parse().expect("an address"), server), true, |ip| ip.tcp(4000, 80, 2));
+    cases.one(
+        "loopback",
+        ("127.0.0.1".parse().expect("an address"), server),
+        false,
+        |ip| ip.tcp(4000, 80, 2),
+    );
+    cases.one(
+        "the node's",
+        ("10.20.1.1".parse().expect("an address"), server),
+        true,
+        |ip| ip.tcp(4000, 80, 2),
+    );
     cases.arrive(&world, "the cluster network", (STRANGER, "eth0"), (SERVER, "eth0"));
 }
 
@@ -257,7 +344,15 @@ fn s120_own_and_loopback_addresses_on_the_wire_are_no_exemption() {
 fn s124_multicast_and_broadcast_are_destinations_like_others() {
     let mut world = World::usual("multicast");
     let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
-    let groups = ["239.1.1.1", "224.0.0.251", "255.255.255.255", "10.21.255.255", "ff02::fb", "ff05::1234"].map(address);
+    let groups = [
+        "239.1.1.1",
+        "224.0.0.251",
+        "255.255.255.255",
+        "10.21.255.255",
+        "ff02::fb",
+        "ff05::1234",
+    ]
+    .map(address);
     let blocks = [
         block("224.0.0.0/4", &["239.0.0.0/8"]),
         block("255.255.255.255/32", &[]),
@@ -266,9 +361,24 @@ fn s124_multicast_and_broadcast_are_destinations_like_others() {
     // Who of the groups gets UDP 5353, and who another port.
     let none = [false; 6];
     for (name, policy, mdns, other) in [
-        ("pods only", guard().egress(&[json!({"podSelector": {}, "namespaceSelector": {}})], &[]), none, none),
-        ("blocks", guard().egress(&blocks, &[]), [false, true, true, false, true, false], [false, true, true, false, true, false]),
-        ("everybody, one port", guard().egress(&[], &[udp(5353)]), [true; 6], none),
+        (
+            "pods only",
+            guard().egress(&[json!({"podSelector": {}, "namespaceSelector": {}})], &[]),
+            none,
+            none,
+        ),
+        (
+            "blocks",
+            guard().egress(&blocks, &[]),
+            [false, true, true, false, true, false],
+            [false, true, true, false, true, false],
+        ),
+        (
+            "everybody, one port",
+            guard().egress(&[], &[udp(5353)]),
+            [true; 6],
+            none,
+        ),
         ("nobody", guard().isolate_egress(), none, none),
     ] {
         world.policies(&[policy]);
@@ -276,7 +386,9 @@ fn s124_multicast_and_broadcast_are_destinations_like_others() {
         for (group, (mdns, other)) in groups.into_iter().zip(mdns.into_iter().zip(other)) {
             let family = Family::of(group);
             let ends = (world.address(SERVER, BLUE, family), group);
-            cases.one(format!("{group}, UDP 5353"), ends, mdns, |ip| ip.udp(5353, 5353, b"who"));
+            cases.one(format!("{group}, UDP 5353"), ends, mdns, |ip| {
+                ip.udp(5353, 5353, b"who")
+            });
             cases.one(format!("{group}, UDP 9"), ends, other, |ip| ip.udp(5353, 9, b"who"));
         }
         cases.leave(&world, name, (SERVER, "net1"), (FRIEND, "net1"));
@@ -288,8 +400,12 @@ fn s124_multicast_and_broadcast_are_destinations_like_others() {
         let family = Family::of(group);
         for (from, passes) in [(FRIEND, true), (STRANGER, false)] {
             let ends = (world.address(from, BLUE, family), group);
-            cases.one(format!("{from} to {group}"), ends, passes, |ip| ip.udp(5353, 5353, b"who"));
-            cases.one(format!("{from} to {group}, another port"), ends, false, |ip| ip.udp(5353, 9, b"who"));
+            cases.one(format!("{from} to {group}"), ends, passes, |ip| {
+                ip.udp(5353, 5353, b"who")
+            });
+            cases.one(format!("{from} to {group}, another port"), ends, false, |ip| {
+                ip.udp(5353, 9, b"who")
+            });
         }
     }
     cases.arrive(&world, "arriving", (FRIEND, "net1"), (SERVER, "net1"));
@@ -312,15 +428,25 @@ fn s126_tunnels_are_judged_by_their_outer_header() {
     let good = Ip::new(world.address(FRIEND, BLUE, Family::V4), server, 9).tcp(4000, 80, 2);
     let bad = Ip::new(address("192.0.2.99"), address("192.0.2.98"), 9).tcp(4000, 81, 2);
     let tried = |world: &World, name: &str, udp_passes: bool, plain_passes: bool| {
-        for (from, to, arrives) in [(FRIEND, SERVER, true), (STRANGER, SERVER, true), (SERVER, FRIEND, false)] {
+        for (from, to, arrives) in [
+            (FRIEND, SERVER, true),
+            (STRANGER, SERVER, true),
+            (SERVER, FRIEND, false),
+        ] {
             for family in Family::BOTH {
                 let ends = (world.address(from, BLUE, family), world.address(to, BLUE, family));
                 let known = from != STRANGER;
                 let mut cases = Cases::default();
                 for (inside, inner) in [("good", &good), ("bad", &bad)] {
-                    cases.one(format!("VXLAN, {inside}"), ends, known && udp_passes, |ip| ip.udp(5000, 4789, &vxlan(inner)));
-                    cases.one(format!("other port, {inside}"), ends, known && plain_passes, |ip| ip.udp(5000, 4790, &vxlan(inner)));
-                    cases.one(format!("IPIP, {inside}"), ends, known && plain_passes, |ip| ip.packet(4, inner));
+                    cases.one(format!("VXLAN, {inside}"), ends, known && udp_passes, |ip| {
+                        ip.udp(5000, 4789, &vxlan(inner))
+                    });
+                    cases.one(format!("other port, {inside}"), ends, known && plain_passes, |ip| {
+                        ip.udp(5000, 4790, &vxlan(inner))
+                    });
+                    cases.one(format!("IPIP, {inside}"), ends, known && plain_passes, |ip| {
+                        ip.packet(4, inner)
+                    });
                     cases.one(format!("GRE, {inside}"), ends, known && plain_passes, |ip| {
                         ip.packet(47, &[&[0, 0, 8, 0][..], inner].concat())
                     });
@@ -376,7 +502,10 @@ fn s127_a_redirect_inside_the_pod_does_not_change_what_is_judged() {
     let rewrite: String = Family::BOTH
         .into_iter()
         .map(|family| {
-            let (address, word) = (world.address(FRIEND, BLUE, family), if family == Family::V4 { "ip" } else { "ip6" });
+            let (address, word) = (
+                world.address(FRIEND, BLUE, family),
+                if family == Family::V4 { "ip" } else { "ip6" },
+            );
             let target = SocketAddr::new(address, 81);
             format!("{word} daddr {address} tcp dport 80 dnat {word} to {target}\n")
         })
@@ -422,24 +551,45 @@ fn s128_each_path_of_an_sctp_association_is_judged_by_its_addresses() {
         let paths = [(world.address(FRIEND, BLUE, family), true), (second, false)];
         let (mut arriving, mut leaving) = (Cases::default(), Cases::default());
         for (address, passes) in paths {
-            arriving.one(format!("INIT from {address}"), (address, server), passes, |ip| ip.sctp_init(4000, 3868));
-            arriving.one(format!("another port from {address}"), (address, server), false, |ip| ip.sctp_init(4000, 3869));
-            arriving.one(format!("TCP from {address}"), (address, server), false, |ip| ip.tcp(4000, 3868, 2));
-            leaving.one(format!("INIT to {address}"), (server, address), passes, |ip| ip.sctp_init(5000, 3868));
-            leaving.one(format!("another port to {address}"), (server, address), false, |ip| ip.sctp_init(5000, 3869));
+            arriving.one(format!("INIT from {address}"), (address, server), passes, |ip| {
+                ip.sctp_init(4000, 3868)
+            });
+            arriving.one(format!("another port from {address}"), (address, server), false, |ip| {
+                ip.sctp_init(4000, 3869)
+            });
+            arriving.one(format!("TCP from {address}"), (address, server), false, |ip| {
+                ip.tcp(4000, 3868, 2)
+            });
+            leaving.one(format!("INIT to {address}"), (server, address), passes, |ip| {
+                ip.sctp_init(5000, 3868)
+            });
+            leaving.one(format!("another port to {address}"), (server, address), false, |ip| {
+                ip.sctp_init(5000, 3869)
+            });
         }
         arriving.arrive(&world, &format!("in, {family:?}"), (FRIEND, "net1"), (SERVER, "net1"));
         // The second address exists, so that what passes can be delivered.
         let length = if family == Family::V4 { 16 } else { 64 };
         let with_length = format!("{second}/{length}");
-        world.pod(FRIEND).exec("ip", &["address", "add", &with_length, "dev", "net1", "nodad"]).expect("added");
+        world
+            .pod(FRIEND)
+            .exec("ip", &["address", "add", &with_length, "dev", "net1", "nodad"])
+            .expect("added");
         leaving.leave(&world, &format!("out, {family:?}"), (SERVER, "net1"), (FRIEND, "net1"));
         // With a rule of its own the second path passes.
-        let second = [friend(), block(&format!("{second}/{}", if family == Family::V4 { 32 } else { 128 }), &[])];
+        let second = [
+            friend(),
+            block(
+                &format!("{second}/{}", if family == Family::V4 { 32 } else { 128 }),
+                &[],
+            ),
+        ];
         world.policies(&[guard().ingress(&second, &ports)]);
         let mut both = Cases::default();
         for (address, _) in paths {
-            both.one(format!("INIT from {address}"), (address, server), true, |ip| ip.sctp_init(4001, 3868));
+            both.one(format!("INIT from {address}"), (address, server), true, |ip| {
+                ip.sctp_init(4001, 3868)
+            });
         }
         both.arrive(&world, &format!("both, {family:?}"), (FRIEND, "net1"), (SERVER, "net1"));
         world.policies(&[guard().ingress(&[friend()], &ports).egress(&[friend()], &ports)]);

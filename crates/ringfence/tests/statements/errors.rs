@@ -69,9 +69,15 @@ impl Quoted {
             let answer = sent.udp(80, 5001, b"answer");
             let request = sent.udp(5002, 81, b"request");
             let unknown = sent.udp(5003, 83, b"unknown");
-            cases.one(format!("{name} about an answer"), ends, passes, |ip| error(ip, (kind, code), &answer));
-            cases.one(format!("{name} about a request"), ends, passes, |ip| error(ip, (kind, code), &request));
-            cases.one(format!("{name} about nothing"), ends, false, |ip| error(ip, (kind, code), &unknown));
+            cases.one(format!("{name} about an answer"), ends, passes, |ip| {
+                error(ip, (kind, code), &answer)
+            });
+            cases.one(format!("{name} about a request"), ends, passes, |ip| {
+                error(ip, (kind, code), &request)
+            });
+            cases.one(format!("{name} about nothing"), ends, false, |ip| {
+                error(ip, (kind, code), &unknown)
+            });
         }
     }
 
@@ -83,9 +89,15 @@ impl Quoted {
             let request = sent.udp(5001, 80, b"request");
             let answer = sent.udp(81, 5002, b"answer");
             let unknown = sent.udp(5003, 83, b"unknown");
-            cases.one(format!("{name} about a request"), ends, passes, |ip| error(ip, (kind, code), &request));
-            cases.one(format!("{name} about an answer"), ends, passes, |ip| error(ip, (kind, code), &answer));
-            cases.one(format!("{name} about nothing"), ends, false, |ip| error(ip, (kind, code), &unknown));
+            cases.one(format!("{name} about a request"), ends, passes, |ip| {
+                error(ip, (kind, code), &request)
+            });
+            cases.one(format!("{name} about an answer"), ends, passes, |ip| {
+                error(ip, (kind, code), &answer)
+            });
+            cases.one(format!("{name} about nothing"), ends, false, |ip| {
+                error(ip, (kind, code), &unknown)
+            });
         }
     }
 }
@@ -98,8 +110,12 @@ fn s102_errors_pass_with_their_connection_and_stop_with_it() {
     let (mut requests, mut out) = (Cases::default(), Cases::default());
     for family in Family::BOTH {
         let it = Quoted::new(&world, family);
-        requests.one("the friend's request", (it.friend, it.server), true, |ip| ip.udp(5001, 80, b"hello"));
-        out.one("the server's request", (it.server, it.friend), true, |ip| ip.udp(5002, 81, b"hello"));
+        requests.one("the friend's request", (it.friend, it.server), true, |ip| {
+            ip.udp(5001, 80, b"hello")
+        });
+        out.one("the server's request", (it.server, it.friend), true, |ip| {
+            ip.udp(5002, 81, b"hello")
+        });
     }
     requests.arrive(&world, "a connection to the server", (FRIEND, "net1"), (SERVER, "net1"));
     out.leave(&world, "a connection of the server", (SERVER, "net1"), (FRIEND, "net1"));
@@ -109,10 +125,20 @@ fn s102_errors_pass_with_their_connection_and_stop_with_it() {
             let it = Quoted::new(world, family);
             let mut cases = Cases::default();
             it.arriving(&mut cases, family, passes);
-            cases.arrive(world, &format!("errors in, {family:?}"), (STRANGER, "net1"), (SERVER, "net1"));
+            cases.arrive(
+                world,
+                &format!("errors in, {family:?}"),
+                (STRANGER, "net1"),
+                (SERVER, "net1"),
+            );
             let mut cases = Cases::default();
             it.leaving(&mut cases, family, passes);
-            cases.leave(world, &format!("errors out, {family:?}"), (SERVER, "net1"), (FRIEND, "net1"));
+            cases.leave(
+                world,
+                &format!("errors out, {family:?}"),
+                (SERVER, "net1"),
+                (FRIEND, "net1"),
+            );
         }
     };
     tried(&world, true);
@@ -171,7 +197,10 @@ fn routed(name: &str) -> World {
     for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         world.sysctl("x/router", setting, "1");
     }
-    world.pod("x/router").exec("ip", &["link", "set", "net2", "mtu", "1300"]).expect("set");
+    world
+        .pod("x/router")
+        .exec("ip", &["link", "set", "net2", "mtu", "1300"])
+        .expect("set");
     for (pod, there, here) in [(SERVER, GREEN, BLUE), ("x/client", BLUE, GREEN)] {
         for family in Family::BOTH {
             let (prefix, length) = match (family, there) {
@@ -182,7 +211,10 @@ fn routed(name: &str) -> World {
             };
             let via = world.address("x/router", here, family).to_string();
             let to = format!("{prefix}/{length}");
-            world.pod(pod).exec("ip", &["route", "add", &to, "via", &via]).expect("a route");
+            world
+                .pod(pod)
+                .exec("ip", &["route", "add", &to, "via", &via])
+                .expect("a route");
         }
     }
     world
@@ -192,10 +224,24 @@ fn routed(name: &str) -> World {
 fn transfer(world: &World, (listens, connects): (&str, &str), target: SocketAddr, listener_sends: bool) -> usize {
     const BYTES: usize = 100_000;
     let limit = Some(Duration::from_secs(3));
-    let listener = world.pod(listens).netns.run(|| TcpListener::bind(target)).expect("entered").expect("bound");
-    let client = world.pod(connects).netns.run(|| TcpStream::connect(target)).expect("entered").expect("connected");
+    let listener = world
+        .pod(listens)
+        .netns
+        .run(|| TcpListener::bind(target))
+        .expect("entered")
+        .expect("bound");
+    let client = world
+        .pod(connects)
+        .netns
+        .run(|| TcpStream::connect(target))
+        .expect("entered")
+        .expect("connected");
     let (server, _) = listener.accept().expect("accepted");
-    let (mut sender, mut receiver) = if listener_sends { (server, client) } else { (client, server) };
+    let (mut sender, mut receiver) = if listener_sends {
+        (server, client)
+    } else {
+        (client, server)
+    };
     receiver.set_read_timeout(limit).expect("set");
     let thread = std::thread::spawn(move || {
         // It may take all of it into its buffer or stop: the receiver tells.
@@ -221,18 +267,32 @@ fn transfer(world: &World, (listens, connects): (&str, &str), target: SocketAddr
 fn s102_a_router_says_that_packets_are_too_big_and_that_their_time_is_up() {
     let mut world = routed("router");
     let green = [block("10.22.0.0/16", &[]), block("fd00:22::/64", &[])];
-    let too_big = [("big", "icmp type destination-unreachable icmp code frag-needed"), ("big6", "icmpv6 type packet-too-big")];
+    let too_big = [
+        ("big", "icmp type destination-unreachable icmp code frag-needed"),
+        ("big6", "icmpv6 type packet-too-big"),
+    ];
     // The server answers big, and may open nothing; then the server opens and sends, and may accept nothing.
     for (policy, server_listens, port) in [
-        (guard().isolate_egress().ingress(&green, &[tcp(8000), udp(9)]), true, 8000),
-        (guard().isolate_ingress().egress(&green, &[tcp(8001), udp(9)]), false, 8001),
+        (
+            guard().isolate_egress().ingress(&green, &[tcp(8000), udp(9)]),
+            true,
+            8000,
+        ),
+        (
+            guard().isolate_ingress().egress(&green, &[tcp(8001), udp(9)]),
+            false,
+            8001,
+        ),
     ] {
         world.policies(&[policy]);
         let watch = Watch::counting(world.pod(SERVER), &too_big);
         for family in Family::BOTH {
             // What the router has said before is remembered.
             let flush = if family == Family::V4 { "-4" } else { "-6" };
-            world.pod(SERVER).exec("ip", &[flush, "route", "flush", "cache"]).expect("flushed");
+            world
+                .pod(SERVER)
+                .exec("ip", &[flush, "route", "flush", "cache"])
+                .expect("flushed");
             let (listens, connects, network) = if server_listens {
                 (SERVER, "x/client", BLUE)
             } else {
@@ -240,9 +300,17 @@ fn s102_a_router_says_that_packets_are_too_big_and_that_their_time_is_up() {
             };
             let target = SocketAddr::new(world.address(listens, network, family), port);
             let received = transfer(&world, (listens, connects), target, server_listens);
-            assert_eq!(received, 100_000, "{family:?}, server listens: {server_listens}\n{}", world.rules());
+            assert_eq!(
+                received,
+                100_000,
+                "{family:?}, server listens: {server_listens}\n{}",
+                world.rules()
+            );
         }
-        assert!(watch.count("big") > 0 && watch.count("big6") > 0, "the router has said nothing");
+        assert!(
+            watch.count("big") > 0 && watch.count("big6") > 0,
+            "the router has said nothing"
+        );
     }
 
     // In force now: the server may open UDP 9 of the client, and no other port. Its packets' time is up at the router.
@@ -250,14 +318,21 @@ fn s102_a_router_says_that_packets_are_too_big_and_that_their_time_is_up() {
     let watch = Watch::counting(world.pod(SERVER), &up);
     let sender = StackSender::open(world.pod(SERVER), "net1").expect("a raw socket");
     for family in Family::BOTH {
-        let (server, client) = (world.address(SERVER, BLUE, family), world.address("x/client", GREEN, family));
+        let (server, client) = (
+            world.address(SERVER, BLUE, family),
+            world.address("x/client", GREEN, family),
+        );
         let packet = |port| Ip::new(server, client, 1).hops(1).udp(5000, port, b"x");
         assert!(!sender.send(&packet(10), client).expect("sent"), "UDP 10 is denied");
         assert!(sender.send(&packet(9), client).expect("sent"), "UDP 9 is allowed");
     }
     world.eventually("both errors arrive", || {
         let counts = (watch.count("up"), watch.count("up6"));
-        if counts == (1, 1) { Ok(()) } else { Err(format!("{counts:?}")) }
+        if counts == (1, 1) {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
     });
     // And through the router a closed port is refused.
     let mut asks = Asks::default();

@@ -16,7 +16,12 @@ const TCP: u8 = 6;
 fn large(world: &World, (from, to): (&str, &str), family: Family, port: u16) -> bool {
     let source = SocketAddr::new(world.address(from, BLUE, family), 0);
     let target = SocketAddr::new(world.address(to, BLUE, family), port);
-    let socket = world.pod(from).netns.run(|| UdpSocket::bind(source)).expect("entered").expect("bound");
+    let socket = world
+        .pod(from)
+        .netns
+        .run(|| UdpSocket::bind(source))
+        .expect("entered")
+        .expect("bound");
     socket.set_read_timeout(Some(Duration::from_millis(400))).expect("set");
     // A refusal of the own pod's (EPERM) is a drop.
     let _ = socket.send_to(&[7; 4000], target);
@@ -38,7 +43,12 @@ fn s125_datagrams_larger_than_the_mtu_are_judged_as_others() {
             ((SERVER, FRIEND), 80, false),
             ((SERVER, STRANGER), 81, false),
         ] {
-            assert_eq!(large(&world, ends, family, port), passes, "{ends:?} {port} {family:?}\n{}", world.rules());
+            assert_eq!(
+                large(&world, ends, family, port),
+                passes,
+                "{ends:?} {port} {family:?}\n{}",
+                world.rules()
+            );
         }
     }
 }
@@ -46,21 +56,33 @@ fn s125_datagrams_larger_than_the_mtu_are_judged_as_others() {
 /// Pieces in every order and shape; `good` is a port that is allowed and `bad` one that is not, for TCP and for UDP.
 fn pieces(cases: &mut Cases, ends: (IpAddr, IpAddr), good: u16, bad: u16) {
     let segment = |ip: &Ip, port| ip.udp_segment(4000, port, &[7; 40]);
-    cases.case("two pieces", ends, true, |ip| ip.in_two(UDP, &segment(&ip, good), 24).to_vec());
+    cases.case("two pieces", ends, true, |ip| {
+        ip.in_two(UDP, &segment(&ip, good), 24).to_vec()
+    });
     cases.case("two pieces, the second one first", ends, true, |ip| {
         let [first, second] = ip.in_two(UDP, &segment(&ip, good), 24);
         vec![second, first]
     });
-    cases.case("the first has the ports only", ends, true, |ip| ip.in_two(UDP, &segment(&ip, good), 8).to_vec());
-    cases.case("a denied port in two pieces", ends, false, |ip| ip.in_two(UDP, &segment(&ip, bad), 24).to_vec());
+    cases.case("the first has the ports only", ends, true, |ip| {
+        ip.in_two(UDP, &segment(&ip, good), 8).to_vec()
+    });
+    cases.case("a denied port in two pieces", ends, false, |ip| {
+        ip.in_two(UDP, &segment(&ip, bad), 24).to_vec()
+    });
     cases.case("a denied port, the second one first", ends, false, |ip| {
         let [first, second] = ip.in_two(UDP, &segment(&ip, bad), 8);
         vec![second, first]
     });
-    cases.case("a first piece alone", ends, false, |ip| vec![ip.fragment(UDP, 0, true, &segment(&ip, good)[..24])]);
-    cases.case("a last piece alone", ends, false, |ip| vec![ip.fragment(UDP, 24, false, &segment(&ip, good)[24..])]);
+    cases.case("a first piece alone", ends, false, |ip| {
+        vec![ip.fragment(UDP, 0, true, &segment(&ip, good)[..24])]
+    });
+    cases.case("a last piece alone", ends, false, |ip| {
+        vec![ip.fragment(UDP, 24, false, &segment(&ip, good)[24..])]
+    });
     // It looks like an allowed datagram to those who look at offset 0 of any piece.
-    cases.case("a later piece like a header", ends, false, |ip| vec![ip.fragment(UDP, 8, false, &segment(&ip, good))]);
+    cases.case("a later piece like a header", ends, false, |ip| {
+        vec![ip.fragment(UDP, 8, false, &segment(&ip, good))]
+    });
     cases.case("an allowed header overwritten", ends, false, |ip| {
         let (allowed, denied) = (segment(&ip, good), segment(&ip, bad));
         vec![
@@ -71,11 +93,17 @@ fn pieces(cases: &mut Cases, ends: (IpAddr, IpAddr), good: u16, bad: u16) {
     });
     cases.case("pieces that overlap in the middle", ends, false, |ip| {
         let whole = segment(&ip, good);
-        vec![ip.fragment(UDP, 0, true, &whole[..32]), ip.fragment(UDP, 24, false, &whole[24..])]
+        vec![
+            ip.fragment(UDP, 0, true, &whole[..32]),
+            ip.fragment(UDP, 24, false, &whole[24..]),
+        ]
     });
     // Over IPv6 the first piece must have the whole header (RFC 7112); the kernel drops it otherwise.
     let v4 = ends.0.is_ipv4();
-    for (name, port, passes) in [("TCP's flags in the second piece", good, v4), ("the same to a denied port", bad, false)] {
+    for (name, port, passes) in [
+        ("TCP's flags in the second piece", good, v4),
+        ("the same to a denied port", bad, false),
+    ] {
         cases.case(name, ends, passes, |ip| {
             let header = if v4 { 20 } else { 40 };
             ip.in_two(TCP, &ip.tcp(4001, port, 2)[header..], 8).to_vec()

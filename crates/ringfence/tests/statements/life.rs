@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::packets::Cases;
 use super::world::{
-    Asks, BLUE, CLUSTER, Dropped, FRIEND, Icmp, PATIENCE, Reached, SERVER, STRANGER, Tcp, Udp, World, friend, guard, tcp,
-    usual_pods,
+    Asks, BLUE, CLUSTER, Dropped, FRIEND, Icmp, PATIENCE, Reached, SERVER, STRANGER, Tcp, Udp, World, friend, guard,
+    tcp, usual_pods,
 };
 
 /// How long nothing arrives until a flow counts as stopped.
@@ -20,7 +20,13 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The friend has reached the server on port 80, or not.
 #[track_caller]
 fn friend_to_server(world: &World, what: &str, outcome: ringfence_testkit::Outcome) {
-    world.expect(what, &[(FRIEND, SERVER, BLUE, Tcp, 80, outcome), (FRIEND, SERVER, BLUE, Icmp, 0, outcome)]);
+    world.expect(
+        what,
+        &[
+            (FRIEND, SERVER, BLUE, Tcp, 80, outcome),
+            (FRIEND, SERVER, BLUE, Icmp, 0, outcome),
+        ],
+    );
 }
 
 #[test]
@@ -34,7 +40,9 @@ fn s132_a_pod_that_has_ended_is_no_peer_and_its_connections_stop() {
         world.settle();
         friend_to_server(&world, phase, Dropped);
         flow.wait_for_silence(QUIET, PATIENCE).expect("it stops");
-        world.edit(&format!("Pod {FRIEND}"), |pod| pod["status"]["phase"] = "Running".into());
+        world.edit(&format!("Pod {FRIEND}"), |pod| {
+            pod["status"]["phase"] = "Running".into()
+        });
         world.settle();
     }
 }
@@ -75,7 +83,11 @@ fn s134_the_newest_pod_has_an_address_that_two_claim() {
     world.policies(&[guard().ingress(&[friend()], &[])]);
     friend_to_server(&world, "alone", Reached);
     // Somewhere else, a pod without the label claims the friend's addresses.
-    let mut other = world.pod(FRIEND).without_label("access").manifest().expect("a manifest");
+    let mut other = world
+        .pod(FRIEND)
+        .without_label("access")
+        .manifest()
+        .expect("a manifest");
     other.0["metadata"]["name"] = "claimant".into();
     other.0["metadata"]["uid"] = "uid-claimant".into();
     other.0["spec"]["nodeName"] = "node9".into();
@@ -121,10 +133,19 @@ fn s135_a_pod_of_the_same_name_is_another_pod() {
     for (old, new) in [("10.21.1.70", "10.21.1.71"), ("fd00:21::1:70", "fd00:21::1:71")] {
         let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
         let server = world.address(SERVER, BLUE, Family::of(address(old)));
-        cases.one(format!("from {old}"), (address(old), server), false, |ip| ip.tcp(4000, 80, 2));
-        cases.one(format!("from {new}"), (address(new), server), true, |ip| ip.tcp(4000, 80, 2));
+        cases.one(format!("from {old}"), (address(old), server), false, |ip| {
+            ip.tcp(4000, 80, 2)
+        });
+        cases.one(format!("from {new}"), (address(new), server), true, |ip| {
+            ip.tcp(4000, 80, 2)
+        });
     }
-    cases.arrive(&world, "the first one's address has no right", (STRANGER, "net1"), (SERVER, "net1"));
+    cases.arrive(
+        &world,
+        "the first one's address has no right",
+        (STRANGER, "net1"),
+        (SERVER, "net1"),
+    );
 }
 
 /// A probe of a server's port from one of a pod's addresses.
@@ -166,7 +187,10 @@ fn s136_every_address_of_a_pod_counts() {
         let mut asks = Asks::default();
         for (pod, number, outcome) in rights {
             for source in many(number) {
-                for target in many(50).into_iter().filter(|target| target.is_ipv4() == source.is_ipv4()) {
+                for target in many(50)
+                    .into_iter()
+                    .filter(|target| target.is_ipv4() == source.is_ipv4())
+                {
                     asks.ask(from_to(world, world.pod(pod), source, target, 80), outcome);
                 }
             }
@@ -176,9 +200,13 @@ fn s136_every_address_of_a_pod_counts() {
     world.policies(&[guard().ingress(&[friend()], &[tcp(80)])]);
     check(&world, "ingress", [(FRIEND, 60, Reached), (STRANGER, 70, Dropped)]);
     // As a target of its own egress: every address is one of its own, and every one of the peer's is one of the peer's.
-    world.policies(&[Policy::multi("x/out", &[BLUE]).select(&[("access", "true")]).egress(&[pods(&[("app", "server")])], &[])]);
+    world.policies(&[Policy::multi("x/out", &[BLUE])
+        .select(&[("access", "true")])
+        .egress(&[pods(&[("app", "server")])], &[])]);
     check(&world, "egress", [(FRIEND, 60, Reached), (STRANGER, 70, Reached)]);
-    world.policies(&[Policy::multi("x/out", &[BLUE]).select(&[("access", "true")]).isolate_egress()]);
+    world.policies(&[Policy::multi("x/out", &[BLUE])
+        .select(&[("access", "true")])
+        .isolate_egress()]);
     check(&world, "closed", [(FRIEND, 60, Dropped), (STRANGER, 70, Reached)]);
 }
 
@@ -192,7 +220,10 @@ fn s137_an_address_that_changes_is_followed() {
         let interface = world.pod(pod).on(BLUE).expect("an interface").clone();
         for (address, length) in fresh.iter().zip([16, 64]) {
             let address = format!("{address}/{length}");
-            world.pod(pod).exec("ip", &["address", "add", &address, "dev", "net1", "nodad"]).expect("added");
+            world
+                .pod(pod)
+                .exec("ip", &["address", "add", &address, "dev", "net1", "nodad"])
+                .expect("added");
         }
         world.edit_status(pod, |status| {
             let entry = status.iter_mut().find(|entry| entry["name"] == BLUE).expect("an entry");
@@ -209,8 +240,17 @@ fn s137_an_address_that_changes_is_followed() {
                 asks.ask(from_to(&world, world.pod(pod), *old, server, 80), Dropped);
             } else {
                 // Judged by the interface: an address that the annotation has lost is as closed as before.
-                let peer: IpAddr = if family == Family::V4 { "10.21.1.90" } else { "fd00:21::1:90" }.parse().expect("an address");
-                asks.ask(from_to(&world, world.pod(FRIEND), peer, new, 9), ringfence_testkit::Outcome::Refused);
+                let peer: IpAddr = if family == Family::V4 {
+                    "10.21.1.90"
+                } else {
+                    "fd00:21::1:90"
+                }
+                .parse()
+                .expect("an address");
+                asks.ask(
+                    from_to(&world, world.pod(FRIEND), peer, new, 9),
+                    ringfence_testkit::Outcome::Refused,
+                );
                 let stranger = world.address(STRANGER, BLUE, family);
                 asks.ask(from_to(&world, world.pod(STRANGER), stranger, new, 9), Dropped);
                 asks.ask(from_to(&world, world.pod(STRANGER), stranger, *old, 80), Dropped);
@@ -243,7 +283,9 @@ fn s138_isolation_outlives_the_policies_of_a_namespace_that_is_being_deleted() {
     let server = world.pod(SERVER).clone();
     world.delete(&format!("Pod {SERVER}"));
     world.settle();
-    let left = server.exec("nft", &["list", "table", "inet", "ringfence"]).expect("the rules stay");
+    let left = server
+        .exec("nft", &["list", "table", "inet", "ringfence"])
+        .expect("the rules stay");
     assert!(left.contains("chain net1-in"), "{left}");
 }
 
@@ -268,7 +310,11 @@ fn s141_rules_that_somebody_removes_are_repaired() {
         "insert rule inet ringfence arrive accept",
     ] {
         let words: Vec<&str> = command.split(' ').collect();
-        let refused = world.pod(SERVER).netns.run(|| run_program("nft", &words, "")).expect("entered");
+        let refused = world
+            .pod(SERVER)
+            .netns
+            .run(|| run_program("nft", &words, ""))
+            .expect("entered");
         let said = format!("{:#}", refused.expect_err(command));
         assert!(said.contains("Operation not permitted"), "{command}: {said}");
     }
@@ -287,9 +333,14 @@ fn s142_no_packet_is_judged_by_a_mix() {
     // Three ways to say it, each with other sets, rules and chains: the friend may do what it may do in all of them.
     let forms = [
         guard().ingress(&[friend()], &[ports("UDP", 9000, 9000)]),
-        guard().ingress(&[friend()], &[ports("UDP", 8000, 9500), tcp(80)]).isolate_egress(),
+        guard()
+            .ingress(&[friend()], &[ports("UDP", 8000, 9500), tcp(80)])
+            .isolate_egress(),
         guard().ingress(&[friend()], &[]),
-        guard().ingress(&[friend(), pods(&[("no", "such")])], &[ports("UDP", 1, 65535), ports("TCP", 1, 1000)]),
+        guard().ingress(
+            &[friend(), pods(&[("no", "such")])],
+            &[ports("UDP", 1, 65535), ports("TCP", 1, 1000)],
+        ),
     ];
     world.policies(&forms[..1]);
     let stream = |from| {
@@ -302,16 +353,27 @@ fn s142_no_packet_is_judged_by_a_mix() {
         let before = allowed.counts().0;
         world.policies(std::slice::from_ref(form));
         world.eventually("traffic under these rules", || {
-            if allowed.counts().0 > before + 20 { Ok(()) } else { Err(String::new()) }
+            if allowed.counts().0 > before + 20 {
+                Ok(())
+            } else {
+                Err(String::new())
+            }
         });
     }
     world.eventually("the last datagrams", || {
         let (sent, arrived) = allowed.counts();
         // The latest one may be on its way.
-        if arrived + 1 >= sent { Ok(()) } else { Err(format!("{arrived} of {sent}")) }
+        if arrived + 1 >= sent {
+            Ok(())
+        } else {
+            Err(format!("{arrived} of {sent}"))
+        }
     });
     let (sent, arrived) = denied.counts();
     assert!(sent > 400, "{sent}");
     assert_eq!(arrived, 0, "of {sent} datagrams that no state allows");
-    world.expect("the stranger is shut out", &[(STRANGER, SERVER, BLUE, Udp, 80, Dropped)]);
+    world.expect(
+        "the stranger is shut out",
+        &[(STRANGER, SERVER, BLUE, Udp, 80, Dropped)],
+    );
 }

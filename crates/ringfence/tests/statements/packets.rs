@@ -111,12 +111,22 @@ impl Cases {
         let marks = (1_u16..).zip(&self.cases);
         let mut wrong: Vec<String> = marks
             .filter(|(mark, case)| passed.contains(mark) != case.passes && (all || case.passes))
-            .map(|(_, case)| format!("{}: expected {}", case.name, if case.passes { "to pass" } else { "a drop" }))
+            .map(|(_, case)| {
+                format!(
+                    "{}: expected {}",
+                    case.name,
+                    if case.passes { "to pass" } else { "a drop" }
+                )
+            })
             .collect();
         if !passed.contains(&LAST) {
             wrong.push("the last packet".to_owned());
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("\n"))
+        }
     }
 
     #[track_caller]
@@ -157,7 +167,10 @@ impl<'a> Watch<'a> {
 
     /// Counts what fulfils these conditions, too: a name and nft's words.
     pub fn counting(pod: &'a Pod, conditions: &[(&str, &str)]) -> Self {
-        let counters: String = conditions.iter().map(|(name, _)| format!("counter {name} {{}}\n")).collect();
+        let counters: String = conditions
+            .iter()
+            .map(|(name, _)| format!("counter {name} {{}}\n"))
+            .collect();
         let rules: String = conditions
             .iter()
             .map(|(name, condition)| format!("{condition} counter name {name}\n"))

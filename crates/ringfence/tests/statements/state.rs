@@ -10,8 +10,8 @@ use ringfence_testkit::{Flow, Load, Pod, PodSpec, Stream};
 
 use super::packets::{Cases, Watch};
 use super::world::{
-    Asks, BLUE, CLUSTER, Dropped, FRIEND, Icmp, PATIENCE, Reached, Refused, SERVER, STRANGER, Tcp, Udp, World, friend, guard,
-    tcp, udp, usual_pods,
+    Asks, BLUE, CLUSTER, Dropped, FRIEND, Icmp, PATIENCE, Reached, Refused, SERVER, STRANGER, Tcp, Udp, World, friend,
+    guard, tcp, udp, usual_pods,
 };
 
 /// How long nothing arrives until a flow counts as stopped.
@@ -23,9 +23,13 @@ fn s100_s101_s103_answers_pass_and_the_reverse_direction_stays_closed() {
     // The server accepts from the friend and opens nothing; the stranger opens everything and accepts nothing.
     world.policies(&[
         guard().isolate_egress().ingress(&[friend()], &[tcp(80), udp(80)]),
-        Policy::multi("x/out", &[BLUE]).select(&[("app", "out")]).isolate_ingress(),
+        Policy::multi("x/out", &[BLUE])
+            .select(&[("app", "out")])
+            .isolate_ingress(),
     ]);
-    world.edit(&format!("Pod {STRANGER}"), |pod| pod["metadata"]["labels"] = serde_json::json!({"app": "out"}));
+    world.edit(&format!("Pod {STRANGER}"), |pod| {
+        pod["metadata"]["labels"] = serde_json::json!({"app": "out"})
+    });
     world.settle();
     world.expect(
         "answers pass, connections the other way do not",
@@ -62,7 +66,9 @@ fn s104_an_echo_request_with_the_identifier_of_an_earlier_one_is_a_new_connectio
     let mut out = Cases::default();
     for family in Family::BOTH {
         let (server, peer) = (world.address(SERVER, BLUE, family), world.address(FRIEND, BLUE, family));
-        out.one(format!("request {family:?}"), (server, peer), true, |ip| ip.echo(true, 7, 1));
+        out.one(format!("request {family:?}"), (server, peer), true, |ip| {
+            ip.echo(true, 7, 1)
+        });
     }
     out.leave(&world, "the server may ask", (SERVER, "net1"), (FRIEND, "net1"));
     for family in ["ipv4", "ipv6"] {
@@ -72,10 +78,16 @@ fn s104_an_echo_request_with_the_identifier_of_an_earlier_one_is_a_new_connectio
     let mut back = Cases::default();
     for family in Family::BOTH {
         let ends = (world.address(FRIEND, BLUE, family), world.address(SERVER, BLUE, family));
-        back.one(format!("request back {family:?}"), ends, false, |ip| ip.echo(true, 7, 1));
-        back.one(format!("next request back {family:?}"), ends, false, |ip| ip.echo(true, 7, 2));
+        back.one(format!("request back {family:?}"), ends, false, |ip| {
+            ip.echo(true, 7, 1)
+        });
+        back.one(format!("next request back {family:?}"), ends, false, |ip| {
+            ip.echo(true, 7, 2)
+        });
         back.one(format!("answer {family:?}"), ends, true, |ip| ip.echo(false, 7, 2));
-        back.one(format!("answer to nobody {family:?}"), ends, false, |ip| ip.echo(false, 8, 1));
+        back.one(format!("answer to nobody {family:?}"), ends, false, |ip| {
+            ip.echo(false, 8, 1)
+        });
     }
     back.arrive(&world, "a request is no answer", (FRIEND, "net1"), (SERVER, "net1"));
 
@@ -85,8 +97,12 @@ fn s104_an_echo_request_with_the_identifier_of_an_earlier_one_is_a_new_connectio
     let mut out = Cases::default();
     for family in Family::BOTH {
         let (server, peer) = (world.address(SERVER, BLUE, family), world.address(FRIEND, BLUE, family));
-        asked.one(format!("request {family:?}"), (peer, server), true, |ip| ip.echo(true, 9, 1));
-        out.one(format!("request out {family:?}"), (server, peer), false, |ip| ip.echo(true, 9, 1));
+        asked.one(format!("request {family:?}"), (peer, server), true, |ip| {
+            ip.echo(true, 9, 1)
+        });
+        out.one(format!("request out {family:?}"), (server, peer), false, |ip| {
+            ip.echo(true, 9, 1)
+        });
     }
     asked.arrive(&world, "the server may be asked", (FRIEND, "net1"), (SERVER, "net1"));
     out.leave(&world, "and may not ask", (SERVER, "net1"), (FRIEND, "net1"));
@@ -116,8 +132,14 @@ fn s105_s106_s107_narrowing_stops_what_is_no_longer_allowed_and_nothing_else() {
     let both = guard().ingress(&everybody, &[]).egress(&everybody, &[]);
     let only_friend = guard().ingress(&everybody[..1], &[]).egress(&everybody[..1], &[]);
     world.policies(std::slice::from_ref(&both));
-    let kept: Vec<_> = Family::BOTH.into_iter().flat_map(|family| flows(&world, FRIEND, family, 9000)).collect();
-    let stopped: Vec<_> = Family::BOTH.into_iter().flat_map(|family| flows(&world, STRANGER, family, 9010)).collect();
+    let kept: Vec<_> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| flows(&world, FRIEND, family, 9000))
+        .collect();
+    let stopped: Vec<_> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| flows(&world, STRANGER, family, 9010))
+        .collect();
     // Datagrams tell whether there was a gap, which TCP would hide.
     let path = world.path(FRIEND, SERVER, BLUE, Family::V4, 9100);
     let stream = Stream::start(&path, Duration::from_millis(1)).expect("a stream");
@@ -125,22 +147,40 @@ fn s105_s106_s107_narrowing_stops_what_is_no_longer_allowed_and_nothing_else() {
 
     world.policies(&[only_friend]);
     for (name, flow) in &stopped {
-        flow.wait_for_silence(QUIET, PATIENCE).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        flow.wait_for_silence(QUIET, PATIENCE)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
     let at_stop: Vec<usize> = stopped.iter().map(|(_, flow)| flow.arrived()).collect();
     for (name, flow) in &kept {
-        flow.wait_for_more(PATIENCE).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        flow.wait_for_more(PATIENCE)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
     // Every sender has something to send and sends it again and again, in both directions; the peer's side has also
     // been asked for more. The connection stays what it was: denied.
     let denied = |world: &World| {
-        let text = world.pod(SERVER).exec("nft", &["list", "counters", "table", "inet", "ringfence"]).expect("nft");
-        text.lines().filter_map(|line| line.trim().strip_prefix("packets ")?.split(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+        let text = world
+            .pod(SERVER)
+            .exec("nft", &["list", "counters", "table", "inet", "ringfence"])
+            .expect("nft");
+        text.lines()
+            .filter_map(|line| {
+                line.trim()
+                    .strip_prefix("packets ")?
+                    .split(' ')
+                    .next()?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum::<u64>()
     };
     let before = denied(&world);
     world.eventually("retransmissions", || {
         let now = denied(&world);
-        if now >= before + 16 { Ok(()) } else { Err(format!("{before} {now}")) }
+        if now >= before + 16 {
+            Ok(())
+        } else {
+            Err(format!("{before} {now}"))
+        }
     });
     for ((name, flow), before) in stopped.iter().zip(&at_stop) {
         assert_eq!(flow.arrived(), *before, "{name}: nothing more has arrived");
@@ -149,13 +189,18 @@ fn s105_s106_s107_narrowing_stops_what_is_no_longer_allowed_and_nothing_else() {
     // Widening breaks nothing, and what was stopped goes on.
     world.policies(&[both]);
     for (name, flow) in kept.iter().chain(&stopped) {
-        flow.wait_for_more(PATIENCE).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        flow.wait_for_more(PATIENCE)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_eq!(flow.ended(), None, "{name}");
     }
     let (sent, arrived) = world.eventually("the last datagram", || {
         let (sent, arrived) = stream.counts();
         // One or two are on their way.
-        if arrived + 2 >= sent { Ok((sent, arrived)) } else { Err(format!("{arrived} of {sent}")) }
+        if arrived + 2 >= sent {
+            Ok((sent, arrived))
+        } else {
+            Err(format!("{arrived} of {sent}"))
+        }
     });
     assert!(arrived > 100, "{arrived} of {sent}");
 }
@@ -175,7 +220,8 @@ fn s106_a_revoked_connection_that_conntrack_has_forgotten_is_not_picked_up_again
         .collect();
     world.policies(&[guard().isolate_ingress().isolate_egress()]);
     for (name, flow) in &flows {
-        flow.wait_for_silence(QUIET, PATIENCE).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        flow.wait_for_silence(QUIET, PATIENCE)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
     let before: Vec<usize> = flows.iter().map(|(_, flow)| flow.arrived()).collect();
     // As after a long idle time.
@@ -190,23 +236,43 @@ fn s106_a_revoked_connection_that_conntrack_has_forgotten_is_not_picked_up_again
     // Retransmissions, each of which keeps an entry alive for a second, are soon further apart than that.
     world.eventually("conntrack forgets", || {
         let listed = listed(&world);
-        if listed.contains("port=920") { Err(listed) } else { Ok(()) }
+        if listed.contains("port=920") {
+            Err(listed)
+        } else {
+            Ok(())
+        }
     });
     let sent = |world: &World| {
-        let text = world.pod(SERVER).exec("ss", &["-tin", "sport", ">=", ":9200"]).expect("ss");
+        let text = world
+            .pod(SERVER)
+            .exec("ss", &["-tin", "sport", ">=", ":9200"])
+            .expect("ss");
         text.matches("backoff:").count()
     };
-    world.eventually("the server still tries", || if sent(&world) >= 2 { Ok(()) } else { Err(String::new()) });
+    world.eventually("the server still tries", || {
+        if sent(&world) >= 2 { Ok(()) } else { Err(String::new()) }
+    });
     // Until the server has sent again: at its next attempt it would find no entry in its way.
     let watch = Watch::counting(world.pod(FRIEND), &[("again", "tcp sport 9200")]);
-    let denied = |world: &World| world.pod(SERVER).exec("nft", &["list", "counter", "inet", "ringfence", "net1-in-denied"]);
+    let denied = |world: &World| {
+        world
+            .pod(SERVER)
+            .exec("nft", &["list", "counter", "inet", "ringfence", "net1-in-denied"])
+    };
     let start = denied(&world).expect("nft");
     world.eventually("the server or the friend sends again", || {
         let now = denied(&world).expect("nft");
-        if now != start || watch.count("again") > 0 { Ok(()) } else { Err(now) }
+        if now != start || watch.count("again") > 0 {
+            Ok(())
+        } else {
+            Err(now)
+        }
     });
     world.eventually("both have sent again", || {
-        let text = world.pod(FRIEND).exec("ss", &["-tin", "dport", ">=", ":9200"]).expect("ss");
+        let text = world
+            .pod(FRIEND)
+            .exec("ss", &["-tin", "dport", ">=", ":9200"])
+            .expect("ss");
         if text.contains("backoff:") { Ok(()) } else { Err(text) }
     });
     for ((name, flow), before) in flows.iter().zip(&before) {
@@ -217,7 +283,11 @@ fn s106_a_revoked_connection_that_conntrack_has_forgotten_is_not_picked_up_again
 
 /// A socket bound to an address and port, inside a pod.
 fn udp_socket(pod: &Pod, address: SocketAddr) -> UdpSocket {
-    let socket = pod.netns.run(|| UdpSocket::bind(address)).expect("entered").expect("bound");
+    let socket = pod
+        .netns
+        .run(|| UdpSocket::bind(address))
+        .expect("entered")
+        .expect("bound");
     socket.set_read_timeout(Some(QUIET)).expect("set");
     socket
 }
@@ -233,7 +303,10 @@ fn s108_a_datagram_after_the_conntrack_timeout_is_judged_anew() {
     for family in Family::BOTH {
         let ours = SocketAddr::new(world.address(SERVER, BLUE, family), 4000);
         let theirs = SocketAddr::new(world.address(FRIEND, BLUE, family), 5300);
-        let (server, peer) = (udp_socket(world.pod(SERVER), ours), udp_socket(world.pod(FRIEND), theirs));
+        let (server, peer) = (
+            udp_socket(world.pod(SERVER), ours),
+            udp_socket(world.pod(FRIEND), theirs),
+        );
         let mut buffer = [0; 8];
         server.send_to(b"ask", theirs).expect("sent");
         assert_eq!(peer.recv(&mut buffer).expect("the question"), 3);
@@ -242,10 +315,17 @@ fn s108_a_datagram_after_the_conntrack_timeout_is_judged_anew() {
         let name = if family == Family::V4 { "ipv4" } else { "ipv6" };
         world.eventually("conntrack forgets", || {
             let listed = world.connections(SERVER, &["--family", name, "--proto", "udp"]);
-            if listed.contains("port=5300") { Err(listed) } else { Ok(()) }
+            if listed.contains("port=5300") {
+                Err(listed)
+            } else {
+                Ok(())
+            }
         });
         peer.send_to(b"late", ours).expect("sent");
-        assert!(server.recv(&mut buffer).is_err(), "{family:?}: a late datagram is a new connection");
+        assert!(
+            server.recv(&mut buffer).is_err(),
+            "{family:?}: a late datagram is a new connection"
+        );
         // The server asks again, and the answer passes again.
         server.send_to(b"ask", theirs).expect("sent");
         assert_eq!(peer.recv(&mut buffer).expect("the question"), 3);
@@ -259,8 +339,12 @@ fn invalid(cases: &mut Cases, ends: (std::net::IpAddr, std::net::IpAddr), passes
     cases.one("SYN and FIN", ends, passes, |ip| ip.tcp(4000, 80, 2 | 1));
     cases.one("SYN and RST", ends, passes, |ip| ip.tcp(4000, 80, 2 | 4));
     cases.one("no flag at all", ends, passes, |ip| ip.tcp(4000, 80, 0));
-    cases.one("a TCP header cut short", ends, passes, |ip| ip.packet(6, &[0x0f, 0xa0, 0, 80, 0, 0]));
-    cases.one("a UDP header cut short", ends, passes, |ip| ip.packet(17, &[0x0f, 0xa0, 0, 80]));
+    cases.one("a TCP header cut short", ends, passes, |ip| {
+        ip.packet(6, &[0x0f, 0xa0, 0, 80, 0, 0])
+    });
+    cases.one("a UDP header cut short", ends, passes, |ip| {
+        ip.packet(17, &[0x0f, 0xa0, 0, 80])
+    });
     cases.one("an echo reply to nobody", ends, passes, |ip| ip.echo(false, 77, 1));
 }
 
@@ -289,7 +373,9 @@ fn s109_packets_without_a_connection_are_dropped_where_a_direction_is_isolated()
 
 #[test]
 fn s110_a_new_pod_with_an_old_address_has_no_rights_from_old_connections() {
-    let address: Vec<std::net::IpAddr> = ["10.21.1.77", "fd00:21::1:77"].map(|it| it.parse().expect("an address")).to_vec();
+    let address: Vec<std::net::IpAddr> = ["10.21.1.77", "fd00:21::1:77"]
+        .map(|it| it.parse().expect("an address"))
+        .to_vec();
     let with_address = |app: &str| {
         PodSpec::multus("x/reborn")
             .label("app", app)
@@ -308,20 +394,35 @@ fn s110_a_new_pod_with_an_old_address_has_no_rights_from_old_connections() {
         let (inward, outward) = ((FRIEND, "x/reborn"), ("x/reborn", FRIEND));
         [(inward, 9300), (outward, 9301)].map(|((from, to), port)| world.path(from, to, BLUE, Family::V4, port))
     };
-    let old: Vec<Flow> = both(&world).iter().map(|path| Flow::open(path, Load::Upload).expect("a flow")).collect();
+    let old: Vec<Flow> = both(&world)
+        .iter()
+        .map(|path| Flow::open(path, Load::Upload).expect("a flow"))
+        .collect();
     let old_pod = world.pod("x/reborn").uid.clone();
     // The flows hold the old namespace, with which its link would go: it is the fourth pod's second.
-    world.topology.node(1).expect("a node").ip(&["link del p3i1".to_owned()]).expect("deleted");
+    world
+        .topology
+        .node(1)
+        .expect("a node")
+        .ip(&["link del p3i1".to_owned()])
+        .expect("deleted");
     world.remove_pod("x/reborn");
     world.add_pods(vec![with_address("new")]);
     assert_ne!(world.pod("x/reborn").uid, old_pod);
     world.settle();
     // The friend has learnt the old MAC address.
-    world.pod(FRIEND).exec("ip", &["neigh", "flush", "dev", "net1"]).expect("flushed");
+    world
+        .pod(FRIEND)
+        .exec("ip", &["neigh", "flush", "dev", "net1"])
+        .expect("flushed");
     let mut cases = Cases::default();
     let ends = (world.address(FRIEND, BLUE, Family::V4), address[0]);
-    cases.one("a segment of the old connection", ends, false, |ip| ip.tcp(5000, 9300, 16));
-    cases.one("an answer in the old connection", ends, false, |ip| ip.tcp(9301, 5000, 16));
+    cases.one("a segment of the old connection", ends, false, |ip| {
+        ip.tcp(5000, 9300, 16)
+    });
+    cases.one("an answer in the old connection", ends, false, |ip| {
+        ip.tcp(9301, 5000, 16)
+    });
     cases.arrive(&world, "nothing is inherited", (FRIEND, "net1"), ("x/reborn", "net1"));
     world.expect(
         "the new pod is closed",
@@ -340,15 +441,38 @@ fn s111_no_helper_opens_a_second_connection() {
     world.policies(&[guard().isolate_egress().ingress(&[friend()], &[tcp(21)])]);
     let path = world.path(FRIEND, SERVER, BLUE, Family::V4, 21);
     // What an FTP server says, and what its client does, on an allowed control connection.
-    let listener = world.pod(SERVER).netns.run(|| std::net::TcpListener::bind(path.target)).expect("entered").expect("bound");
-    let mut client = world.pod(FRIEND).netns.run(|| std::net::TcpStream::connect(path.target)).expect("entered").expect("open");
+    let listener = world
+        .pod(SERVER)
+        .netns
+        .run(|| std::net::TcpListener::bind(path.target))
+        .expect("entered")
+        .expect("bound");
+    let mut client = world
+        .pod(FRIEND)
+        .netns
+        .run(|| std::net::TcpStream::connect(path.target))
+        .expect("entered")
+        .expect("open");
     let (mut server, _) = listener.accept().expect("accepted");
     let mut buffer = [0; 128];
     for (passive, line) in [
-        (true, format!("227 Entering Passive Mode ({},0,80)\r\n", path.target.ip().to_string().replace('.', ","))),
-        (false, format!("PORT {},0,80\r\n", path.source.to_string().replace('.', ","))),
+        (
+            true,
+            format!(
+                "227 Entering Passive Mode ({},0,80)\r\n",
+                path.target.ip().to_string().replace('.', ",")
+            ),
+        ),
+        (
+            false,
+            format!("PORT {},0,80\r\n", path.source.to_string().replace('.', ",")),
+        ),
     ] {
-        let (from, to) = if passive { (&mut server, &mut client) } else { (&mut client, &mut server) };
+        let (from, to) = if passive {
+            (&mut server, &mut client)
+        } else {
+            (&mut client, &mut server)
+        };
         std::io::Write::write_all(from, line.as_bytes()).expect("said");
         let length = std::io::Read::read(to, &mut buffer).expect("heard");
         assert_eq!(&buffer[..length], line.as_bytes());
@@ -357,14 +481,14 @@ fn s111_no_helper_opens_a_second_connection() {
     asks.ask(path.port(80).tcp(), Dropped);
     asks.ask(world.path(SERVER, FRIEND, BLUE, Family::V4, 80).tcp(), Dropped);
     asks.check(&world, "the data connections are connections like others");
-    let expected = world.pod(SERVER).exec("conntrack", &["--dump", "expect"]).expect("conntrack");
+    let expected = world
+        .pod(SERVER)
+        .exec("conntrack", &["--dump", "expect"])
+        .expect("conntrack");
     assert_eq!(expected, "", "no expectations");
     // Allowed, they pass: nothing else is in their way.
     world.policies(&[guard()
         .egress(&[block("10.21.0.0/16", &[])], &[tcp(80)])
         .ingress(&[friend()], &[tcp(21), tcp(80)])]);
-    world.expect(
-        "with rules of their own",
-        &[(FRIEND, SERVER, BLUE, Tcp, 80, Reached)],
-    );
+    world.expect("with rules of their own", &[(FRIEND, SERVER, BLUE, Tcp, 80, Reached)]);
 }

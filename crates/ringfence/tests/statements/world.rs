@@ -110,7 +110,15 @@ impl World {
         world.write();
         let template = world.topology.netns_path_template();
         let source = world.folder.source();
-        let fixed = ["agent", "--node", "node1", "--source", &source, "--netns-path", &template];
+        let fixed = [
+            "agent",
+            "--node",
+            "node1",
+            "--source",
+            &source,
+            "--netns-path",
+            &template,
+        ];
         let all: Vec<String> = fixed.iter().chain(arguments).map(|text| (*text).to_owned()).collect();
         world.start(&all);
         world.wait();
@@ -132,7 +140,15 @@ impl World {
         meanwhile(self);
         let template = self.topology.netns_path_template();
         let source = self.folder.source();
-        let arguments = ["agent", "--node", "node1", "--source", &source, "--netns-path", &template];
+        let arguments = [
+            "agent",
+            "--node",
+            "node1",
+            "--source",
+            &source,
+            "--netns-path",
+            &template,
+        ];
         self.start(&arguments.map(ToOwned::to_owned));
         self.wait();
     }
@@ -175,7 +191,11 @@ impl World {
         let metadata = &manifest.0["metadata"];
         let namespace = text(&metadata["namespace"]);
         let slash = if namespace.is_empty() { "" } else { "/" };
-        let key = format!("{} {namespace}{slash}{}", text(&manifest.0["kind"]), text(&metadata["name"]));
+        let key = format!(
+            "{} {namespace}{slash}{}",
+            text(&manifest.0["kind"]),
+            text(&metadata["name"])
+        );
         self.objects.insert(key, manifest);
     }
 
@@ -235,7 +255,11 @@ impl World {
             let is_settled = policies.contains(&round)
                 && policies.matches("round-").count() == policies.matches(&round).count()
                 && !waiting.iter().any(|word| pods.contains(word));
-            if is_settled { Ok(()) } else { Err(format!("{policies}\n{pods}")) }
+            if is_settled {
+                Ok(())
+            } else {
+                Err(format!("{policies}\n{pods}"))
+            }
         });
     }
 
@@ -271,7 +295,11 @@ impl World {
     pub fn expect(&self, what: &str, rows: &[(&str, &str, &str, Protocol, u16, Outcome)]) {
         let mut asks = Asks::default();
         for (from, to, network, protocol, port, outcome) in rows {
-            let families = if *network == CLUSTER { &Family::BOTH[..1] } else { &Family::BOTH[..] };
+            let families = if *network == CLUSTER {
+                &Family::BOTH[..1]
+            } else {
+                &Family::BOTH[..]
+            };
             for family in families {
                 asks.ask(self.path(from, to, network, *family, *port).probe(*protocol), *outcome);
             }
