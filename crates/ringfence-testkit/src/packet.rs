@@ -131,7 +131,7 @@ impl Ip {
     /// A piece of a datagram: `offset` in bytes, a multiple of 8, and whether more pieces follow.
     pub fn fragment(&self, protocol: u8, offset: u16, more: bool, piece: &[u8]) -> Vec<u8> {
         if self.source.is_ipv4() {
-            let field = offset / 8 | if more { 0x2000 } else { 0 };
+            let field = (offset / 8) | if more { 0x2000 } else { 0 };
             return self.headed(protocol, field.to_be_bytes(), piece);
         }
         let mut payload = vec![protocol, 0];
@@ -165,7 +165,7 @@ impl Ip {
             let checksum = fold(&out, 0);
             out[10..12].copy_from_slice(&checksum.to_be_bytes());
         } else {
-            out.extend([0x60 | class >> 4, class << 4]);
+            out.extend([0x60 | (class >> 4), class << 4]);
             out.extend(self.mark.to_be_bytes());
             out.extend(length(payload.len()));
             out.extend([protocol, self.hops]);
@@ -205,7 +205,7 @@ pub fn mark(frame: &[u8]) -> Option<u16> {
     let (class, mark) = match frame.get(12..14)? {
         [0x08, 0x00] => (frame.get(15)? >> 2, frame.get(18..20)?),
         [0x86, 0xdd] => {
-            let class = frame.get(14)? << 4 | frame.get(15)? >> 4;
+            let class = (frame.get(14)? << 4) | (frame.get(15)? >> 4);
             (class >> 2, frame.get(16..18)?)
         }
         _ => return None,

@@ -255,9 +255,9 @@ fn s118_s119_s169_a_pod_reaches_itself() {
     let loopback = ["127.0.0.1", "127.8.9.10", "::1"].map(|text| -> IpAddr { text.parse().expect("an address") });
     for address in loopback {
         // Nobody listens there: the refusal comes over lo.
-        asks.from_pod(server, Tcp, SocketAddr::new(address, 80), Refused);
-        asks.from_pod(server, Udp, SocketAddr::new(address, 80), Refused);
-        asks.from_pod(server, Icmp, SocketAddr::new(address, 0), Reached);
+        asks.ask_from(server, Tcp, SocketAddr::new(address, 80), Refused);
+        asks.ask_from(server, Udp, SocketAddr::new(address, 80), Refused);
+        asks.ask_from(server, Icmp, SocketAddr::new(address, 0), Reached);
     }
     let all: Vec<IpAddr> = server.interfaces.iter().flat_map(|it| &it.addresses).copied().collect();
     assert_eq!(all.len(), 5, "three interfaces, two of them with both families");
@@ -265,7 +265,7 @@ fn s118_s119_s169_a_pod_reaches_itself() {
         // Servers answer where they were asked; nobody listens at port 90, and the refusal comes over lo, whichever of
         // its own addresses the pod uses.
         for protocol in [Tcp, Udp, Icmp] {
-            asks.from_pod(server, protocol, SocketAddr::new(*target, 80), Reached);
+            asks.ask_from(server, protocol, SocketAddr::new(*target, 80), Reached);
         }
         for source in all.iter().filter(|source| source.is_ipv4() == target.is_ipv4()) {
             for (protocol, outcome) in [(Tcp, Refused), (Udp, Refused), (Icmp, Reached)] {
@@ -499,17 +499,13 @@ fn s127_a_redirect_inside_the_pod_does_not_change_what_is_judged() {
         ],
     );
     // What the pod sends to port 80 of the friend's leaves for its port 81.
-    let rewrite: String = Family::BOTH
-        .into_iter()
-        .map(|family| {
-            let (address, word) = (
-                world.address(FRIEND, BLUE, family),
-                if family == Family::V4 { "ip" } else { "ip6" },
-            );
-            let target = SocketAddr::new(address, 81);
-            format!("{word} daddr {address} tcp dport 80 dnat {word} to {target}\n")
-        })
-        .collect();
+    let rewrite = Family::BOTH.map(|family| {
+        let address = world.address(FRIEND, BLUE, family);
+        let ip = if family == Family::V4 { "ip" } else { "ip6" };
+        let target = SocketAddr::new(address, 81);
+        format!("{ip} daddr {address} tcp dport 80 dnat {ip} to {target}\n")
+    });
+    let rewrite = rewrite.concat();
     world
         .pod(SERVER)
         .nft(&format!(

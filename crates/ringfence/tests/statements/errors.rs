@@ -246,21 +246,21 @@ fn transfer(world: &World, (listens, connects): (&str, &str), target: SocketAddr
     let thread = std::thread::spawn(move || {
         // It may take all of it into its buffer or stop: the receiver tells.
         let _ = sender.set_write_timeout(limit);
-        let _ = sender.write_all(&[7; BYTES]);
+        let _ = sender.write_all(&vec![7; BYTES]);
         let _ = sender.shutdown(std::net::Shutdown::Write);
         sender
     });
-    let mut received = 0;
-    let mut buffer = [0; 65536];
+    let mut total = 0;
+    let mut buffer = [0; 8192];
     while let Ok(length) = receiver.read(&mut buffer) {
-        received += length;
-        if length == 0 || received >= BYTES {
+        total += length;
+        if length == 0 || total >= BYTES {
             break;
         }
     }
     drop(receiver);
     drop(thread.join().expect("the sender ends"));
-    received
+    total
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn s102_a_router_says_that_packets_are_too_big_and_that_their_time_is_up() {
     let mut asks = Asks::default();
     for family in Family::BOTH {
         let target = SocketAddr::new(world.address("x/client", GREEN, family), 9);
-        asks.from_pod(world.pod(SERVER), Udp, target, Refused);
+        asks.ask_from(world.pod(SERVER), Udp, target, Refused);
     }
     asks.check(&world, "port unreachable through a router");
 }

@@ -41,7 +41,7 @@ fn s132_a_pod_that_has_ended_is_no_peer_and_its_connections_stop() {
         friend_to_server(&world, phase, Dropped);
         flow.wait_for_silence(QUIET, PATIENCE).expect("it stops");
         world.edit(&format!("Pod {FRIEND}"), |pod| {
-            pod["status"]["phase"] = "Running".into()
+            pod["status"]["phase"] = "Running".into();
         });
         world.settle();
     }

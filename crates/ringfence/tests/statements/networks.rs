@@ -355,7 +355,7 @@ fn s168_a_hot_plugged_interface_is_closed_before_and_judged_once_it_is_listed() 
     let check = |world: &World, what: &str, friend, other| {
         let mut asks = Asks::default();
         for (from, port, outcome) in [(FRIEND, 90, friend), (FRIEND, 91, other), (STRANGER, 90, other)] {
-            asks.from_pod(world.pod(from), Tcp, SocketAddr::new(address, port), outcome);
+            asks.ask_from(world.pod(from), Tcp, SocketAddr::new(address, port), outcome);
         }
         asks.check(world, what);
     };

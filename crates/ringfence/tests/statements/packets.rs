@@ -167,14 +167,15 @@ impl<'a> Watch<'a> {
 
     /// Counts what fulfils these conditions, too: a name and nft's words.
     pub fn counting(pod: &'a Pod, conditions: &[(&str, &str)]) -> Self {
-        let counters: String = conditions
+        let counters: Vec<String> = conditions
             .iter()
             .map(|(name, _)| format!("counter {name} {{}}\n"))
             .collect();
-        let rules: String = conditions
+        let rules: Vec<String> = conditions
             .iter()
             .map(|(name, condition)| format!("{condition} counter name {name}\n"))
             .collect();
+        let (counters, rules) = (counters.concat(), rules.concat());
         // A table of its own: what others do in nftables is no business of the agent's. Behind the chain `arrive`,
         // before the kernel looks whether the packet is for this host.
         let script = format!(

@@ -28,7 +28,7 @@ fn s100_s101_s103_answers_pass_and_the_reverse_direction_stays_closed() {
             .isolate_ingress(),
     ]);
     world.edit(&format!("Pod {STRANGER}"), |pod| {
-        pod["metadata"]["labels"] = serde_json::json!({"app": "out"})
+        pod["metadata"]["labels"] = serde_json::json!({"app": "out"});
     });
     world.settle();
     world.expect(

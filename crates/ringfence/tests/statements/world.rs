@@ -343,7 +343,7 @@ impl Asks {
     }
 
     /// One more, from a pod with the kernel's choice of way and source.
-    pub fn from_pod(&mut self, pod: &Pod, protocol: Protocol, to: SocketAddr, expected: Outcome) {
+    pub fn ask_from(&mut self, pod: &Pod, protocol: Protocol, to: SocketAddr, expected: Outcome) {
         self.ask(Probe::from_pod(pod, protocol, to), expected);
     }
 
