@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use ringfence_model::Family;
 use ringfence_testkit::manifest::block;
@@ -11,7 +10,8 @@ use ringfence_testkit::{PodSpec, StackSender};
 
 use super::packets::{Cases, Watch};
 use super::world::{
-    Asks, BLUE, CLUSTER, Dropped, FRIEND, GREEN, Refused, SERVER, STRANGER, Udp, World, friend, guard, tcp, udp,
+    Asks, BLUE, CLUSTER, Dropped, FRIEND, GREEN, PATIENCE, Refused, SERVER, STRANGER, Udp, World, friend, guard, tcp,
+    udp,
 };
 
 /// Type and code of the errors in a family, and what each is called.
@@ -223,7 +223,7 @@ fn routed(name: &str) -> World {
 /// Sends far more than a packet from `from` to a listener of `to`, and gives how much has arrived.
 fn transfer(world: &World, (listens, connects): (&str, &str), target: SocketAddr, listener_sends: bool) -> usize {
     const BYTES: usize = 100_000;
-    let limit = Some(Duration::from_secs(3));
+    let limit = Some(PATIENCE);
     let listener = world
         .pod(listens)
         .netns

@@ -1,19 +1,19 @@
 //! Statement 125: a datagram in pieces is judged as a whole.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use ringfence_model::Family;
+use ringfence_testkit::TIMEOUT;
 use ringfence_testkit::packet::Ip;
 
 use super::packets::Cases;
-use super::world::{BLUE, FRIEND, SERVER, STRANGER, World, friend, guard, tcp, udp};
+use super::world::{BLUE, FRIEND, PATIENCE, SERVER, STRANGER, World, friend, guard, tcp, udp};
 
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 
-/// Asks with a datagram that is larger than the MTU. Whether it is answered.
-fn large(world: &World, (from, to): (&str, &str), family: Family, port: u16) -> bool {
+/// Asks with a datagram that is larger than the MTU. Whether it is answered; an answer that shall come may take its time.
+fn large(world: &World, (from, to): (&str, &str), family: Family, port: u16, passes: bool) -> bool {
     let source = SocketAddr::new(world.address(from, BLUE, family), 0);
     let target = SocketAddr::new(world.address(to, BLUE, family), port);
     let socket = world
@@ -22,7 +22,9 @@ fn large(world: &World, (from, to): (&str, &str), family: Family, port: u16) -> 
         .run(|| UdpSocket::bind(source))
         .expect("entered")
         .expect("bound");
-    socket.set_read_timeout(Some(Duration::from_millis(400))).expect("set");
+    socket
+        .set_read_timeout(Some(if passes { PATIENCE } else { TIMEOUT }))
+        .expect("set");
     // A refusal of the own pod's (EPERM) is a drop.
     let _ = socket.send_to(&[7; 4000], target);
     // The answer has the first 2048 bytes and a greeting: it is in pieces too.
@@ -44,7 +46,7 @@ fn s125_datagrams_larger_than_the_mtu_are_judged_as_others() {
             ((SERVER, STRANGER), 81, false),
         ] {
             assert_eq!(
-                large(&world, ends, family, port),
+                large(&world, ends, family, port, passes),
                 passes,
                 "{ends:?} {port} {family:?}\n{}",
                 world.rules()

@@ -15,7 +15,7 @@ use super::world::{
 };
 
 /// How long nothing arrives until a flow counts as stopped.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The friend has reached the server on port 80, or not.
 #[track_caller]

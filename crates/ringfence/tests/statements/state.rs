@@ -15,7 +15,7 @@ use super::world::{
 };
 
 /// How long nothing arrives until a flow counts as stopped.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(500);
 
 #[test]
 fn s100_s101_s103_answers_pass_and_the_reverse_direction_stays_closed() {
@@ -264,7 +264,7 @@ fn udp_socket(pod: &Pod, address: SocketAddr) -> UdpSocket {
         .run(|| UdpSocket::bind(address))
         .expect("entered")
         .expect("bound");
-    socket.set_read_timeout(Some(QUIET)).expect("set");
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
     socket
 }
 
@@ -274,7 +274,7 @@ fn s108_a_datagram_after_the_conntrack_timeout_is_judged_anew() {
     // The server may ask the friend, whose answers pass; the friend may not ask the server.
     world.policies(&[guard().isolate_ingress().egress(&[friend()], &[udp(5300)])]);
     for setting in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
-        world.sysctl(SERVER, &format!("netfilter/{setting}"), "1");
+        world.sysctl(SERVER, &format!("netfilter/{setting}"), "2");
     }
     for family in Family::BOTH {
         let ours = SocketAddr::new(world.address(SERVER, BLUE, family), 4000);
@@ -297,12 +297,14 @@ fn s108_a_datagram_after_the_conntrack_timeout_is_judged_anew() {
                 Ok(())
             }
         });
+        server.set_read_timeout(Some(QUIET)).expect("set");
         peer.send_to(b"late", ours).expect("sent");
         assert!(
             server.recv(&mut buffer).is_err(),
             "{family:?}: a late datagram is a new connection"
         );
         // The server asks again, and the answer passes again.
+        server.set_read_timeout(Some(PATIENCE)).expect("set");
         server.send_to(b"ask", theirs).expect("sent");
         assert_eq!(peer.recv(&mut buffer).expect("the question"), 3);
         peer.send_to(b"answer", ours).expect("sent");

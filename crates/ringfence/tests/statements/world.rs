@@ -350,7 +350,17 @@ impl Asks {
     /// Compares all of them with what is expected.
     #[track_caller]
     pub fn check(&self, world: &World, what: &str) {
-        let answers = probe_all(&self.probes, TIMEOUT).expect("answers");
+        let mut answers = probe_all(&self.probes, TIMEOUT).expect("answers");
+        // On a busy machine an answer may be late: silence where one is expected is given a second, longer chance.
+        let is_silent = |position: &usize| answers[*position].outcome == Dropped && self.expected[*position] != Dropped;
+        let silent: Vec<usize> = (0..answers.len()).filter(is_silent).collect();
+        let again: Vec<Probe> = silent.iter().map(|position| self.probes[*position].clone()).collect();
+        for (position, answer) in silent
+            .into_iter()
+            .zip(probe_all(&again, PATIENCE / 4).expect("answers"))
+        {
+            answers[position] = answer;
+        }
         let all = self.probes.iter().zip(&self.expected).zip(&answers);
         let wrong: Vec<String> = all
             .filter(|((_, expected), answer)| answer.outcome != **expected)
