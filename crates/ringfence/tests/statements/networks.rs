@@ -359,6 +359,21 @@ fn s168_a_hot_plugged_interface_is_closed_before_and_judged_once_it_is_listed() 
         }
         asks.check(world, what);
     };
+    // The bridge uses a new port a moment later. ARP, which no policy stops, tells when; otherwise nothing but that would
+    // be what keeps the interface closed.
+    for pod in [FRIEND, STRANGER] {
+        world.eventually("the wire is there", || {
+            let to = SocketAddr::new(address, 90);
+            Probe::from_pod(world.pod(pod), Tcp, to).ask().expect("asked");
+            let words = ["neigh", "show", "10.21.1.99", "dev", "net1"];
+            let neighbours = world.pod(pod).exec("ip", &words).expect("ip");
+            if neighbours.contains("lladdr") {
+                Ok(())
+            } else {
+                Err(neighbours)
+            }
+        });
+    }
     // Nobody listens at these ports: a refusal says that the way is open.
     let open = ringfence_testkit::Outcome::Refused;
     check(&world, "not listed yet", Dropped, Dropped);
