@@ -197,7 +197,13 @@ pub fn netdev_conditions() -> Vec<Vec<Match>> {
         vec![Match::EtherType(0x86dd)],
         vec![Match::EtherType(0x8100)],
         vec![Match::EtherType(0x88a8)],
+        vec![udp(Side::Destination, 67)],
     ]
+}
+
+/// A condition on a UDP port.
+pub fn udp(side: Side, port: u16) -> Match {
+    Match::Ports(side, PortRange::single(Protocol::Udp, port))
 }
 
 /// Verdicts and counters, each with a condition before it.
