@@ -239,10 +239,7 @@ impl Range {
             return Ok(None);
         }
         for to in TARGETS {
-            let flush: String = LISTS
-                .iter()
-                .map(|list| format!("flush set inet rf-watch {list}\n"))
-                .collect();
+            let flush = LISTS.map(|list| format!("flush set inet rf-watch {list}\n")).concat();
             stage.pods[to].nft(&flush)?;
         }
         let first = 16_u16;
@@ -256,7 +253,7 @@ impl Range {
             expected.entry(shot.to).or_default().insert(number.into());
             sent.push((shot, number, client));
         }
-        self.wait(stage, &expected)?;
+        wait(stage, &expected)?;
         // Errors about connections that the first round has made.
         let errors = 10_000_u16;
         let mut judged = Vec::new();
@@ -269,7 +266,7 @@ impl Range {
             }
             judged.push((shot, number));
         }
-        self.wait(stage, &expected)?;
+        wait(stage, &expected)?;
         let mut seen = BTreeMap::new();
         for to in expected.keys() {
             seen.insert(*to, lists(stage, *to)?.1);
@@ -280,12 +277,12 @@ impl Range {
             let traced = self.traced(world, shot)?;
             let oracle = oracle(world, shot)?;
             if passed != traced || oracle.is_some_and(|oracle| oracle != traced) {
-                let word = |passes| if passes { "passes" } else { "is dropped" };
+                let said = |passes| if passes { "passes" } else { "is dropped" };
                 let why = format!(
                     "{shot:?}\noracle: {}\ntracer: {}\nkernel: {}\n{}",
-                    oracle.map_or("does not say", word),
-                    word(traced),
-                    word(passed),
+                    oracle.map_or("does not say", said),
+                    said(traced),
+                    said(passed),
                     world.rules(&[shot.to])
                 );
                 return Ok(Some((*shot, why)));
@@ -372,23 +369,6 @@ impl Range {
         }
     }
 
-    /// Waits until every one of these has arrived, whatever then became of it.
-    fn wait(&self, stage: &Stage, expected: &BTreeMap<usize, BTreeSet<u64>>) -> Result<()> {
-        let deadline = Instant::now() + ARRIVAL;
-        for (to, numbers) in expected {
-            loop {
-                let (came, _) = lists(stage, *to)?;
-                let missing: Vec<&u64> = numbers.difference(&came).collect();
-                if missing.is_empty() {
-                    break;
-                }
-                ensure!(Instant::now() < deadline, "frames {missing:?} do not arrive at p{to}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        Ok(())
-    }
-
     /// What the tracer says of a packet.
     fn traced(&self, world: &World, shot: &Shot) -> Result<bool> {
         let header = self.header(shot, 1);
@@ -445,6 +425,23 @@ impl Range {
             },
         )
     }
+}
+
+/// Waits until every one of these has arrived, whatever then became of it.
+fn wait(stage: &Stage, expected: &BTreeMap<usize, BTreeSet<u64>>) -> Result<()> {
+    let deadline = Instant::now() + ARRIVAL;
+    for (to, numbers) in expected {
+        loop {
+            let (came, _) = lists(stage, *to)?;
+            let missing: Vec<&u64> = numbers.difference(&came).collect();
+            if missing.is_empty() {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "frames {missing:?} do not arrive at p{to}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
 }
 
 /// What the oracle says, where the statements say anything.
@@ -521,11 +518,10 @@ fn message(kind: u8, target: IpAddr) -> Vec<u8> {
         IpAddr::V4(it) => it.to_ipv6_mapped().octets(),
     };
     match kind {
-        133 => vec![0; 4],
+        133 | 143 => vec![0; 4],
         134 => vec![0; 12],
         135 | 136 => [&[0; 4][..], &target].concat(),
         137 => [&[0; 4][..], &target, &target].concat(),
-        143 => vec![0; 4],
         _ => vec![0; 20],
     }
 }
@@ -542,13 +538,11 @@ const LISTS: [&str; 4] = ["came4", "came6", "seen4", "seen6"];
 
 /// The table that writes down what arrives, and what is left of it after Ringfence.
 fn watch() -> String {
-    let sets: String = LISTS
-        .iter()
-        .map(|list| {
-            let key = if list.ends_with('4') { "ip id" } else { "ip6 flowlabel" };
-            format!("set {list} {{ typeof {key}; flags dynamic; size 65535; }}\n")
-        })
-        .collect();
+    let set = |list: &str| {
+        let key = if list.ends_with('4') { "ip id" } else { "ip6 flowlabel" };
+        format!("set {list} {{ typeof {key}; flags dynamic; size 65535; }}\n")
+    };
+    let sets = LISTS.map(set).concat();
     let chain = |name: &str, priority: i32| {
         let rule = |key: &str, list: String| format!("ether saddr {SENDER_TEXT} {key} != 0 add @{list} {{ {key} }}\n");
         format!(

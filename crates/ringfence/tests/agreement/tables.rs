@@ -53,33 +53,30 @@ fn pod(dialect: Dialect, position: usize, value: &Value) -> Value {
         .collect();
     let cluster = format!("10.244.{}.{}", position / 200, position % 200 + 2);
     let mut annotations = Map::new();
-    let primary = match dialect {
-        Dialect::Genie => {
-            let plugins: Vec<&str> = ips.iter().map(|(network, _)| *network).collect();
-            annotations.insert("cni".into(), plugins.join(",").into());
-            if ips.len() > 1 {
-                let entries = ips.iter().enumerate().map(|(number, (_, ip))| {
-                    let entry = json!({"ip": ip, "interface": format!("eth{number}")});
-                    (format!("ip{}", number + 1), entry)
-                });
-                let entries: Map<String, Value> = entries.collect();
-                let value = json!({"multi_entry": entries.len(), "ips": entries});
-                annotations.insert("multi-ip-preferences".into(), value.to_string().into());
-            }
-            ips.first().map(|(_, ip)| (*ip).to_owned())
+    let primary = if dialect == Dialect::Genie {
+        let plugins: Vec<&str> = ips.iter().map(|(network, _)| *network).collect();
+        annotations.insert("cni".into(), plugins.join(",").into());
+        if ips.len() > 1 {
+            let entries = ips.iter().enumerate().map(|(number, (_, ip))| {
+                let entry = json!({"ip": ip, "interface": format!("eth{number}")});
+                (format!("ip{}", number + 1), entry)
+            });
+            let entries: Map<String, Value> = entries.collect();
+            let value = json!({"multi_entry": entries.len(), "ips": entries});
+            annotations.insert("multi-ip-preferences".into(), value.to_string().into());
         }
-        _ => {
-            let mut status = vec![json!({"name": "cbr0", "interface": "eth0", "ips": [cluster], "default": true})];
-            let secondary = ips.iter().enumerate().map(|(number, (network, ip))| {
+        ips.first().map(|(_, ip)| (*ip).to_owned())
+    } else {
+        let mut status = vec![json!({"name": "cbr0", "interface": "eth0", "ips": [cluster], "default": true})];
+        let secondary = ips.iter().enumerate().map(|(number, (network, ip))| {
                 json!({"name": format!("default/{network}"), "interface": format!("net{}", number + 1), "ips": [ip]})
             });
-            status.extend(secondary);
-            let networks: Vec<String> = ips.iter().map(|(network, _)| format!("default/{network}")).collect();
-            annotations.insert("k8s.v1.cni.cncf.io/networks".into(), networks.join(",").into());
-            let status = Value::from(status).to_string();
-            annotations.insert("k8s.v1.cni.cncf.io/network-status".into(), status.into());
-            Some(cluster)
-        }
+        status.extend(secondary);
+        let networks: Vec<String> = ips.iter().map(|(network, _)| format!("default/{network}")).collect();
+        annotations.insert("k8s.v1.cni.cncf.io/networks".into(), networks.join(",").into());
+        let status = Value::from(status).to_string();
+        annotations.insert("k8s.v1.cni.cncf.io/network-status".into(), status.into());
+        Some(cluster)
     };
     let ports: Vec<Value> = list(&value["ports"])
         .iter()
@@ -192,7 +189,7 @@ fn check_scenario(dialect: Dialect, scenario: &Value, size: &mut Size) {
                 (Direction::Ingress, cell.to, &cell.connection.destination),
             ];
             let traced = traced.map(|(direction, at, endpoint)| {
-                let Some(tracer) = tracers.get(&at.pod.uid) else {
+                let Some(rules) = tracers.get(&at.pod.uid) else {
                     return letter(true);
                 };
                 let name = if itself {
@@ -207,7 +204,7 @@ fn check_scenario(dialect: Dialect, scenario: &Value, size: &mut Size) {
                         way(direction, kind.goes_back(), name.clone()),
                         endpoint.address(),
                     );
-                    tracer.trace(&packet).expect("a trace").decision == Decision::Accept
+                    rules.trace(&packet).expect("a trace").decision == Decision::Accept
                 };
                 let (first, answer) = (passes(Kind::Original), passes(Kind::Reply));
                 assert_eq!(first, answer, "answers of {endpoint:?}");
