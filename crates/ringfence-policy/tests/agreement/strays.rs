@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ringfence_model::{Direction, Family, InterfaceName, Peers, Policy, PolicyKey, Ports, Protocol};
-use ringfence_policy::evaluate::{AttachmentRef, Decision, L4, evaluate_at};
+use ringfence_policy::evaluate::{AttachmentRef, Because, Decision, L4, evaluate_at};
 use ringfence_ruleset::{Conntrack, Content, CtDirection, Packet, Path, Transport};
 
 use crate::cover::Cover;
@@ -13,12 +13,13 @@ use crate::packets::{Kind, Talk, packet};
 use crate::world::{Judges, address, interface};
 
 /// What a run must come across, each passing and dropped.
-pub const KINDS: [&str; 6] = [
+pub const KINDS: [&str; 7] = [
     "invalid arriving",
     "invalid leaving",
     "forwarded",
     "forwarded answer",
     "frame of a packet socket",
+    "frame of a DHCP client",
     "forged source",
 ];
 
@@ -148,6 +149,33 @@ impl Stray<'_> {
             ..tcp(own, other)
         };
         self.expect("frame of a packet socket", &raw, !restricted, cover)?;
+        // 123: DHCP clients use packet sockets.
+        let (client, server) = if own.is_ipv4() { (68, 67) } else { (546, 547) };
+        let universe = &self.judges.world.universe;
+        let asked = L4::udp(server);
+        let verdict = evaluate_at(
+            universe,
+            &self.at.pod.uid,
+            self.at.index,
+            Direction::Egress,
+            other,
+            asked,
+        );
+        let request = Packet {
+            content: Content::Ip {
+                source: own,
+                destination: other,
+                hop_limit: 64,
+                transport: Transport::Ports {
+                    protocol: Protocol::Udp,
+                    source: client,
+                    destination: server,
+                },
+            },
+            ..raw.clone()
+        };
+        let wanted = !restricted || verdict.because == Because::Dhcp;
+        self.expect("frame of a DHCP client", &request, wanted, cover)?;
         for (ether_type, wanted) in [(0x0806, true), (0x8100, !restricted), (0x88cc, true)] {
             let frame = Packet {
                 content: Content::Other(ether_type),

@@ -5,10 +5,12 @@
 //!   universes, 40 unless set; `RINGFENCE_SEED` makes a run the same again), and by `raw` the packets that no socket
 //!   makes: fragments, SCTP, GRE, ESP, IGMP, ND, MLD, stray and related ICMP errors, multicast and broadcast. A universe
 //!   in which the three differ is shrunk, asking only what differed.
+//! * `dhcp`: what a DHCP client sends past the IP stack (123).
 //!
 //! Needs root and fails without. The generator of policies, and what packets a connection is made of, are shared with the
 //! test of the same name in `ringfence-policy`, which tries many more universes without a kernel.
 
+mod dhcp;
 mod frames;
 mod kernel;
 mod raw;
