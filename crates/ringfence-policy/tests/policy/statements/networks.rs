@@ -270,7 +270,7 @@ fn s123_the_dhcp_exchange_passes_where_addresses_come_by_dhcp() {
         );
     }
     // A client's packet socket sends past the IP stack.
-    index.set_facts(&uid("x/a"), Some(facts(&["net1"], &[])));
+    index.set_facts(&uid("x/a"), facts(&["net1"], &[]));
     index.commit();
     let dhcp = ["udp sport 68 udp dport 67 accept", "udp sport 546 udp dport 547 accept"];
     let backstop = |index: &Index| {
