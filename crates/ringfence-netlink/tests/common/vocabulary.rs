@@ -184,6 +184,14 @@ pub fn conditions() -> Vec<Vec<Match>> {
             all.push(vec![known(Key::Address(family, side), SetKind::Addresses(family))]);
         }
         all.push(vec![known(Key::CtOriginalSource(family), SetKind::Addresses(family))]);
+        let networks = |key, length| Match::InNetworks(key, length, set_name(SetKind::Addresses(family)));
+        all.extend([1, 24, 31].map(|length| vec![networks(Key::Address(family, source), length)]));
+        all.push(vec![
+            networks(Key::Address(family, destination), 20),
+            Match::Ports(destination, tcp(1000, 2000)),
+        ]);
+        all.push(vec![networks(Key::CtOriginalSource(family), 16)]);
+        all.push(vec![networks(Key::CtReplySource(family), 9)]);
         all.push(vec![known(Key::CtReplySource(family), SetKind::Ranges(family))]);
     }
     all
