@@ -36,6 +36,9 @@ pub enum Shape {
         port: bool,
         /// The family of the blocks.
         family: Family,
+        /// Whether the last address of each is excepted, so that what is left is a network no more: eight prefix
+        /// lengths in IPv4, 76 in IPv6, which are searched for as intervals.
+        odd: bool,
     },
 }
 
@@ -108,20 +111,26 @@ fn rules(shape: Shape, interface: u8) -> Result<Vec<Rule>> {
             rule(vec![group(1)], udp(1_000, 1_999)),
             rule(vec![group(2)], udp(2_000, 2_999)),
         ],
-        Shape::Blocks { port, family } => {
+        Shape::Blocks { port, family, odd } => {
             let peers: Result<Vec<Peer>> = blocks(interface, family, INTERVALS)
-                .map(|cidr| ip_block(&cidr))
+                .map(|cidr| ip_block(&cidr, odd))
                 .collect();
             vec![rule(peers?, if port { one_port() } else { Ports::All })]
         }
     })
 }
 
-fn ip_block(cidr: &str) -> Result<Peer> {
-    Ok(Peer::IpBlock(IpBlock {
+fn ip_block(cidr: &str, odd: bool) -> Result<Peer> {
+    let mut block = IpBlock {
         cidr: cidr.parse()?,
         except: Vec::new(),
-    }))
+    };
+    if odd {
+        let last = block.ranges().ranges().first().context("a block")?.last();
+        let length = if last.is_ipv4() { 32 } else { 128 };
+        block.except.push(format!("{last}/{length}").parse()?);
+    }
+    Ok(Peer::IpBlock(block))
 }
 
 fn one_port() -> Ports {

@@ -2,7 +2,7 @@
 //! root; makes namespaces `rf-packets-…` and removes them.
 //!
 //! ```text
-//! cargo run --release -p ringfence --example packets             # everything, about two minutes
+//! cargo run --release -p ringfence --example packets             # everything, about a minute
 //! cargo run --release -p ringfence --example packets -- packets  # per packet only
 //! cargo run --release -p ringfence --example packets -- changes  # peers that come and go only
 //! ```
@@ -28,8 +28,8 @@ use ringfence_ruleset::KernelFeatures;
 use variants::{Aim, Case, ESTABLISHED, FLAT, NO_RULES, ONE_PEER, Traffic};
 use world::{Flows, Opener, World};
 
-/// Rounds, if the environment says nothing: more of them move no median by more than half a hundredth.
-const ROUNDS: usize = 400;
+/// Rounds, if the environment says nothing: more of them hardly move the medians.
+const ROUNDS: usize = 300;
 
 /// Pods of each kind. Where their rules and connections happen to lie in memory makes a difference of a hundredth;
 /// every figure is the mean of so many pods.

@@ -124,11 +124,14 @@ const THIRD_INTERFACE: usize = 12;
 const BOTH: usize = 13;
 const BOTH_BLOCKS: usize = 14;
 const BLOCKS_IP6: usize = 15;
+const BLOCKS_ODD: usize = 16;
+const BLOCKS_ODD_IP6: usize = 17;
 
 /// The pods, in the order of the constants above: how many interfaces they have, and their rules.
 pub fn pods(features: KernelFeatures) -> Result<Vec<(u8, Rules)>> {
     let exact = |peers, policies| Shape::Exact { peers, policies };
-    let blocks = |port, family| Shape::Blocks { port, family };
+    let some_blocks = |port, family, odd| Shape::Blocks { port, family, odd };
+    let blocks = |port, family| some_blocks(port, family, false);
     let compiled = |shape, isolation, interfaces| {
         ruleset(features, shape, isolation, interfaces).map(|ruleset| (interfaces, Rules::Compiled(ruleset)))
     };
@@ -150,6 +153,8 @@ pub fn pods(features: KernelFeatures) -> Result<Vec<(u8, Rules)>> {
         compiled(exact(1_000, 1), both, 1)?,
         compiled(blocks(true, Family::V4), both, 1)?,
         compiled(blocks(true, Family::V6), ingress, 1)?,
+        compiled(some_blocks(true, Family::V4, true), ingress, 1)?,
+        compiled(some_blocks(true, Family::V6, true), ingress, 1)?,
     ])
 }
 
@@ -180,6 +185,7 @@ pub fn cases() -> Vec<Case> {
                 case(flat_policies, POLICIES, exact),
                 case("10,000 intervals, one port", BLOCKS, tree),
                 case("10,000 intervals, everything", BLOCKS_ANY, tree),
+                case("10,000 intervals, no networks", BLOCKS_ODD, tree),
                 case("third class", CLASS, Aim::None),
                 case("everything", EVERYTHING, Aim::None),
                 case("third isolated interface", THIRD_INTERFACE, Aim::None),
@@ -205,6 +211,7 @@ pub fn cases() -> Vec<Case> {
                 case(flat_1000, THOUSAND, exact),
                 case(flat_100_000, HUNDRED_THOUSAND, exact),
                 case("10,000 intervals, one port", BLOCKS_IP6, tree),
+                case("10,000 intervals, no networks", BLOCKS_ODD_IP6, tree),
             ],
             _ => vec![case("ingress and egress isolated", BOTH, Aim::None)],
         });
