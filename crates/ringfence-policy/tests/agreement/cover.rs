@@ -139,6 +139,7 @@ fn condition_name(it: &Match) -> &'static str {
         Match::Ports(..) => "Ports",
         Match::Address(..) => "Address",
         Match::InSet(..) => "InSet",
+        Match::InNetworks(..) => "InNetworks",
         Match::Neighbour(_) => "Neighbour",
         Match::ListenerDiscovery(_) => "ListenerDiscovery",
         Match::SourceNotLocal => "SourceNotLocal",
@@ -199,7 +200,7 @@ fn wanted() -> Vec<String> {
         "NamedPortElsewhere NamedPortUndeclared NamedPortWithoutPod",
     ];
     let conditions = [
-        "ArrivesOn LeavesOn CtDirection CtRelated Icmp Nfproto Ports Address InSet Neighbour ListenerDiscovery",
+        "ArrivesOn LeavesOn CtDirection CtRelated Icmp Nfproto Ports Address InSet InNetworks Neighbour ListenerDiscovery",
         "SourceNotLocal Routed EtherType",
     ];
     let both = "in out in-reply out-reply in-untracked out-untracked in-related out-related";

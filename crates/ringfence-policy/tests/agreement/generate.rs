@@ -250,6 +250,18 @@ fn peer(palette: Palette) -> impl Strategy<Value = Peer> {
     ]
 }
 
+/// So many that they are looked up by their prefix lengths; some hold addresses of pods, some end beside them.
+fn many_blocks() -> impl Iterator<Item = Peer> {
+    let v4 = (0..80).map(|number| format!("10.20.{}.0/31", 2 * number + 1));
+    let v6 = (0..80).map(|number| format!("fd00:20:0:{:x}::2/127", 2 * number));
+    v4.chain(v6).map(|cidr| {
+        Peer::IpBlock(IpBlock {
+            cidr: parsed(&cidr),
+            except: Vec::new(),
+        })
+    })
+}
+
 fn rule(palette: Palette) -> impl Strategy<Value = Rule> {
     // Few single ports become exact elements, all else classes, many a set of ports: each of them often enough.
     let ports = prop_oneof![
@@ -259,10 +271,16 @@ fn rule(palette: Palette) -> impl Strategy<Value = Rule> {
     ];
     (
         option::weighted(0.85, vec(peer(palette), 1..4)),
+        prop::bool::weighted(0.04),
         option::weighted(0.75, ports),
     )
-        .prop_map(|(peers, ports)| Rule {
-            peers: peers.map_or(Peers::All, Peers::OneOf),
+        .prop_map(|(peers, many, ports)| Rule {
+            peers: peers.map_or(Peers::All, |mut peers| {
+                if many {
+                    peers.extend(many_blocks());
+                }
+                Peers::OneOf(peers)
+            }),
             ports: ports.map_or(Ports::All, Ports::OneOf),
         })
 }
