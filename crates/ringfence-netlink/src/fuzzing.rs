@@ -156,13 +156,13 @@ pub fn round_trip(ruleset: &Ruleset) -> Result<(), String> {
 /// A table that is being listed.
 #[derive(Default)]
 struct Listing {
+    comment: Arc<str>,
     counters: BTreeSet<Name>,
     sets: BTreeMap<Name, (SetKind, Collector)>,
     chains: BTreeMap<Name, Chain>,
 }
 
 fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
-    let mut comment: Arc<str> = "".into();
     let mut tables: BTreeMap<TableFamily, Listing> = BTreeMap::new();
     for message in Messages(bytes) {
         let message = message?;
@@ -172,7 +172,12 @@ fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
         let Some(family) = family else { continue };
         let table = tables.entry(family).or_default();
         if message.kind == nftables(m::NEWTABLE) {
-            comment = parse_head(family, &message)?.comment.unwrap_or_default().into();
+            // A replacement adds, deletes and adds again; only the last table of the name is there in the end.
+            let head = parse_head(family, &message)?;
+            *table = Listing {
+                comment: head.comment.unwrap_or_default().into(),
+                ..Listing::default()
+            };
         } else if message.kind == nftables(m::NEWOBJ) {
             table.counters.extend(parse_counter(&message)?.map(|(name, _)| name));
         } else if message.kind == nftables(m::NEWSET) {
@@ -205,6 +210,10 @@ fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
                 .push(rule);
         }
     }
+    let comment = tables
+        .get(&TableFamily::Inet)
+        .map(|table| table.comment.clone())
+        .unwrap_or_default();
     let mut finish = |family| -> Result<Table, Stop> {
         let listing = tables.remove(&family).unwrap_or_default();
         let mut sets = BTreeMap::new();

@@ -1,0 +1,15 @@
+//! Listings of `nft` through `ringfence_ruleset::text::normalise`.
+
+use ringfence_ruleset::text::normalise;
+
+use crate::text;
+
+/// Reads a listing.
+pub fn run(data: &[u8]) {
+    let listing = text(data);
+    let once = normalise(&listing);
+    assert_eq!(normalise(&once), once, "what is normal stays as it is");
+    // Handles, blanks at the ends of lines and empty lines mean nothing.
+    let spaced: String = listing.lines().map(|line| format!("  {line} \n\n")).collect();
+    assert_eq!(normalise(&spaced), once, "blanks mean nothing");
+}
