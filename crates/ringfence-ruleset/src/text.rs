@@ -39,6 +39,8 @@ pub fn script(ops: &[Op]) -> String {
 pub fn normalise(listing: &str) -> String {
     let mut tables: Vec<ListedTable> = Vec::new();
     let mut block: Option<Block> = None;
+    // Whether the last table's closing brace is still to come.
+    let mut open = false;
     for line in listing.lines() {
         let line = without_remark(line.trim());
         match (&mut block, tables.last_mut()) {
@@ -50,16 +52,20 @@ pub fn normalise(listing: &str) -> String {
                     open.push(line);
                 }
             }
-            (None, _) if line.starts_with("table ") => tables.push(ListedTable::new(line)),
-            (None, Some(table)) => {
+            (None, Some(table)) if open && !line.starts_with("table ") => {
                 if let Some(head) = line.strip_suffix('{') {
                     block = Some(Block::new(head.trim()));
-                } else if line != "}" && !line.starts_with("flags") {
+                } else if line == "}" {
+                    open = false;
+                } else if !line.starts_with("flags") {
                     table.lines.push(line.to_owned());
                 }
             }
-            // A line outside of any table: kept as a table of its own would be.
-            (_, None) => tables.push(ListedTable::new(line)),
+            // A table, or a line outside of any table, which is kept as a table of its own would be.
+            _ => {
+                open = line.ends_with('{');
+                tables.push(ListedTable::new(line));
+            }
         }
     }
     tables.sort_by_key(ListedTable::rank);
@@ -251,4 +257,18 @@ fn normalise_rule(line: &str) -> String {
         });
     }
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: after a table's end, further lines were put into the table.
+    #[test]
+    fn lines_outside_of_any_table_stay_outside() {
+        let listing = "garbage\ntable inet ringfence {\n}\nmore {\n";
+        let expected = "table inet ringfence {\n}\ngarbage\nmore {\n}\n";
+        assert_eq!(normalise(listing), expected);
+        assert_eq!(normalise(expected), expected);
+    }
 }
