@@ -10,6 +10,7 @@ pub fn run(data: &[u8]) {
     let once = normalise(&listing);
     assert_eq!(normalise(&once), once, "what is normal stays as it is");
     // Handles, blanks at the ends of lines and empty lines mean nothing.
-    let spaced: String = listing.lines().map(|line| format!("  {line} \n\n")).collect();
+    let lines: Vec<&str> = listing.lines().collect();
+    let spaced = format!("  {}  \n", lines.join(" \n\n  "));
     assert_eq!(normalise(&spaced), once, "blanks mean nothing");
 }

@@ -51,9 +51,8 @@ fn expected(entry: &Value) -> Option<PortMatch> {
     let number = |value: &Value| (1..=65_535_u16).find(|number| value.as_u64() == Some(u64::from(*number)));
     match (given("port"), given("endPort")) {
         (None, None) => Some(PortMatch::Range(PortRange::whole(protocol))),
-        (None, Some(_)) => None,
+        (None | Some(Value::String(_)), Some(_)) => None,
         (Some(Value::String(name)), None) => PortName::new(name).ok().map(|name| PortMatch::Named { name, protocol }),
-        (Some(Value::String(_)), Some(_)) => None,
         (Some(port), end) => {
             let first = number(port)?;
             let last = end.map_or(Some(first), number)?;

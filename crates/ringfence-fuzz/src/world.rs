@@ -96,7 +96,7 @@ fn options(bytes: &mut Bytes<'_>) -> Options {
     }
 }
 
-fn metadata(bytes: &mut Bytes<'_>, annotations: Map<String, Value>) -> Value {
+fn metadata(bytes: &mut Bytes<'_>, annotations: &Map<String, Value>) -> Value {
     let mut labels = Map::new();
     for key in ["app", "tier"] {
         if bytes.flag() {
@@ -142,7 +142,7 @@ fn pod(bytes: &mut Bytes<'_>) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": metadata(bytes, annotations),
+        "metadata": metadata(bytes, &annotations),
         "spec": {
             "nodeName": if bytes.rarely(4) { "m" } else { "n" },
             "hostNetwork": bytes.rarely(9),
@@ -202,7 +202,7 @@ fn policy(bytes: &mut Bytes<'_>) -> Value {
     json!({
         "apiVersion": if multi { "k8s.cni.cncf.io/v1beta1" } else { "networking.k8s.io/v1" },
         "kind": if multi { "MultiNetworkPolicy" } else { "NetworkPolicy" },
-        "metadata": metadata(bytes, annotations),
+        "metadata": metadata(bytes, &annotations),
         "spec": spec,
     })
 }
@@ -313,7 +313,7 @@ fn events(data: &[u8], objects: &[Object], options: &Options) {
                 index.remove(&object.key());
                 there.remove(&object.key());
             }
-            0 | 1 | 2 => {
+            0..=2 => {
                 index.apply(object.clone());
                 there.insert(object.key(), object.clone());
             }

@@ -15,8 +15,8 @@ use crate::encode::{Batch, TABLE, Terms, nfproto};
 use crate::link::verdict;
 use crate::read::{Stop, parse_chain, parse_counter, parse_elements, parse_head, parse_rule, parse_set};
 use crate::rule::{lift, lower};
-use crate::uapi::message as m;
-use crate::wire::{Attributes, HEADER, Messages, nftables};
+use crate::uapi::{attribute as a, message as m};
+use crate::wire::{Attributes, HEADER, Message, Messages, Writer, nftables, text};
 
 /// What the readers made of one datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -193,6 +193,8 @@ fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
                 .ok_or_else(|| Stop::Foreign(format!("elements of no set: {set}")))?;
             parse_elements(&message, found)?;
         } else if message.kind == nftables(m::NEWCHAIN) {
+            let listed = as_listed(&message)?;
+            let message = Messages(&listed).next().ok_or(Stop::Malformed)??;
             let chain = parse_chain(family, &message)?;
             table.chains.extend(chain.map(|(name, base)| {
                 let rules = Vec::new();
@@ -234,12 +236,36 @@ fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
     })
 }
 
-/// The set that a message of elements is about.
-fn named(message: &crate::wire::Message<'_>) -> Result<Name, Stop> {
-    use crate::uapi::attribute::ELEM_LIST_SET;
+/// A chain as the kernel lists it: it gives the device of a hook twice, the second time in a list.
+fn as_listed(message: &Message<'_>) -> Result<Vec<u8>, Stop> {
+    let mut writer = Writer::default();
+    let family = message.payload.first().copied().ok_or(Stop::Malformed)?;
+    writer.begin(message.kind, 0, 0, family, 0);
     for attribute in message.attributes()? {
-        if let (ELEM_LIST_SET, payload) = attribute? {
-            return Ok(Name::new(crate::wire::text(payload)?));
+        let (kind, payload) = attribute?;
+        if kind != a::CHAIN_HOOK {
+            writer.bytes_attribute(kind, payload);
+            continue;
+        }
+        let parts: Vec<(u16, &[u8])> = Attributes(payload).collect::<Result<_, _>>()?;
+        writer.nest(a::CHAIN_HOOK, |writer| {
+            for (kind, payload) in parts {
+                writer.bytes_attribute(kind, payload);
+                if kind == a::HOOK_DEV {
+                    writer.nest(a::HOOK_DEVS, |writer| writer.bytes_attribute(a::DEVICE_NAME, payload));
+                }
+            }
+        });
+    }
+    writer.end();
+    writer.bytes().map(<[u8]>::to_vec).ok_or(Stop::Malformed)
+}
+
+/// The set that a message of elements is about.
+fn named(message: &Message<'_>) -> Result<Name, Stop> {
+    for attribute in message.attributes()? {
+        if let (a::ELEM_LIST_SET, payload) = attribute? {
+            return Ok(Name::new(text(payload)?));
         }
     }
     Err(Stop::Malformed)
