@@ -9,8 +9,8 @@ use ringfence_model::{
 
 use crate::{cidr, write};
 
-/// Longest message in characters: one line of a log that a person reads.
-const LONGEST: usize = 500;
+/// Longest message in characters: a value is cut after 64, each of which may be written as `\u{10ffff}`.
+const LONGEST: usize = 1_000;
 
 /// Nothing invalid vanishes (invariant 4), diagnostics are one line of text each, objects keep what their types promise.
 pub fn check(decoded: &Decoded) {

@@ -154,7 +154,9 @@ impl Block {
 
     fn push(&mut self, line: &str) {
         if self.in_elements || line.starts_with("elements = {") {
-            let line = line.trim_start_matches("elements = {");
+            // Only of the first line: on the others it would be a part of an element.
+            let first = line.strip_prefix("elements = {").filter(|_| !self.in_elements);
+            let line = first.unwrap_or(line);
             self.in_elements = !line.ends_with('}');
             let elements = self.elements.get_or_insert_default();
             elements.push_str(line.trim_end_matches('}'));
@@ -262,6 +264,14 @@ fn normalise_rule(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by fuzzing: it was cut off at the start of further lines too.
+    #[test]
+    fn only_the_first_line_of_elements_begins_them() {
+        let listing = "table inet a {\n\tset s {\n\t\telements = { b,\n\t\t\t     elements = { c }\n\t}\n}\n";
+        assert!(normalise(listing).contains("elements = { c"), "{}", normalise(listing));
+        assert_eq!(normalise(&normalise(listing)), normalise(listing));
+    }
 
     /// Found by fuzzing: after a table's end, further lines were put into the table.
     #[test]
