@@ -16,8 +16,8 @@ pub fn run(data: &[u8]) {
     let cidr = lines.next().unwrap_or_default();
     let except: Vec<&str> = lines.take(16).collect();
     let (peer, diagnostics) = write::first_peer(&json!({ "ipBlock": { "cidr": cidr, "except": except } }));
-    // What any reader of CIDRs takes, this one takes too, with two exceptions: prefixes that match no packet.
-    if let Ok(net) = cidr.parse::<IpNet>()
+    // What any reader of CIDRs takes, this one takes too, except for prefixes that match no packet.
+    if let Some(net) = plain(cidr)
         && except.is_empty()
     {
         let mapped = matches!(net.addr(), IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
@@ -42,6 +42,15 @@ pub fn run(data: &[u8]) {
         Peer::Nothing => assert!(diagnostics > 0, "{cidr:?} was rejected in silence"),
         other @ Peer::Pods { .. } => panic!("an ipBlock is no {other:?}"),
     }
+}
+
+/// An address as the standard library reads it, and a length in digits. The reader of `ipnet` is of no use here: it takes
+/// texts that are no addresses, `::` beside eight groups for example.
+fn plain(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let digits = length.len() <= 3 && length.bytes().all(|byte| byte.is_ascii_digit());
+    let length = length.parse().ok().filter(|_| digits)?;
+    IpNet::new(address.parse().ok()?, length).ok()
 }
 
 /// Ranges of a block hold an address exactly where the block's own words do, looked at around every boundary.
