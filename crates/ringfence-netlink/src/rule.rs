@@ -19,7 +19,13 @@ const INTERFACE_NAME: usize = 16;
 /// Value that `meta rtclassid` never has: unequal means that there is a value at all.
 const NO_REALM: u32 = 0xdead_beef;
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
+/// Where a TCP header has its flags, those that the handshake and the end of a connection use (FIN, SYN, RST, ACK), and
+/// the one that opens.
+const TCP_FLAGS_AT: u32 = 13;
+const TCP_HANDSHAKE: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
 /// Hop limit of neighbour discovery that no router has touched (RFC 4861), and where the IPv6 header has it.
 const UNTOUCHED: u8 = 255;
 const HOP_LIMIT_AT: u32 = 7;
@@ -62,13 +68,19 @@ impl Lowering {
                 self.ct(v::CT_DIRECTION, None);
                 self.compare(v::CMP_EQ, vec![direction_number(*direction)]);
             }
-            Match::CtRelated => {
-                self.ct(v::CT_STATE, None);
-                self.out.push(E::Mask {
-                    register: v::REG_1,
-                    mask: v::CT_STATE_RELATED.to_ne_bytes().to_vec(),
-                });
-                self.compare(v::CMP_NEQ, vec![0; 4]);
+            Match::CtRelated => self.state(v::CT_STATE_RELATED),
+            Match::CtNew => self.state(v::CT_STATE_NEW),
+            Match::TcpNotSyn => {
+                self.transport(TCP);
+                self.load(v::PAYLOAD_TRANSPORT, TCP_FLAGS_AT, 1, v::REG_1);
+                self.mask(vec![TCP_HANDSHAKE]);
+                self.compare(v::CMP_NEQ, vec![TCP_SYN]);
+            }
+            Match::Redirect(family) => {
+                self.network(*family);
+                self.transport(icmp_number(*family));
+                self.load(v::PAYLOAD_TRANSPORT, 0, 1, v::REG_1);
+                self.compare(v::CMP_EQ, vec![redirect_type(*family)]);
             }
             Match::Icmp(family) => {
                 self.known.transport = None;
@@ -202,6 +214,20 @@ impl Lowering {
         });
     }
 
+    /// Tests for one bit of the connection's state.
+    fn state(&mut self, bit: u32) {
+        self.ct(v::CT_STATE, None);
+        self.mask(bit.to_ne_bytes().to_vec());
+        self.compare(v::CMP_NEQ, vec![0; 4]);
+    }
+
+    fn mask(&mut self, mask: Vec<u8>) {
+        self.out.push(E::Mask {
+            register: v::REG_1,
+            mask,
+        });
+    }
+
     fn load(&mut self, base: u32, offset: u32, length: u32, register: u32) {
         self.out.push(E::Payload {
             base,
@@ -287,7 +313,7 @@ fn lift_simple(expressions: &[E]) -> Step<'_> {
             Mask { register: REG_1, mask },
             is @ Compare { .. },
             ..,
-        ] if *mask == v::CT_STATE_RELATED.to_ne_bytes() && *compared(is, CMP_NEQ)? == [0; 4] => (Match::CtRelated, 3),
+        ] if *compared(is, CMP_NEQ)? == [0; 4] => (lift_state(mask)?, 3),
         [
             Ct {
                 key: key @ (v::CT_SRC_IP | v::CT_SRC_IP6),
@@ -342,6 +368,14 @@ fn lift_simple(expressions: &[E]) -> Step<'_> {
     Some((Some(found), &expressions[used..]))
 }
 
+fn lift_state(mask: &[u8]) -> Option<Match> {
+    match u32::from_ne_bytes(mask.try_into().ok()?) {
+        v::CT_STATE_RELATED => Some(Match::CtRelated),
+        v::CT_STATE_NEW => Some(Match::CtNew),
+        _ => None,
+    }
+}
+
 /// Tests for a family, protocol or EtherType: a condition of their own, or the preparation of the next one.
 fn lift_test<'a>(table: TableFamily, known: &mut Known, expressions: &'a [E]) -> Step<'a> {
     let [
@@ -394,6 +428,7 @@ fn lift_test<'a>(table: TableFamily, known: &mut Known, expressions: &'a [E]) ->
 
 /// Whether the next condition is one that needs the test for its family.
 fn reads_network(family: Family, transport: Option<u8>, tail: &[E]) -> bool {
+    let icmp = icmp_number(family);
     let icmp_type = |expression: Option<&E>| {
         matches!(
             expression,
@@ -418,8 +453,8 @@ fn reads_network(family: Family, transport: Option<u8>, tail: &[E]) -> bool {
             },
             E::Compare { value, .. },
             rest @ ..,
-        ] => family == Family::V6 && value[..] == [ICMPV6] && icmp_type(rest.first()),
-        _ => family == Family::V6 && transport == Some(ICMPV6) && icmp_type(tail.first()),
+        ] => value[..] == [icmp] && icmp_type(rest.first()),
+        _ => transport == Some(icmp) && icmp_type(tail.first()),
     }
 }
 
@@ -448,10 +483,35 @@ fn lift_header<'a>(known: &Known, expressions: &'a [E]) -> Step<'a> {
         return None;
     }
     match (known.transport?, *offset, *length) {
+        (TCP, TCP_FLAGS_AT, 1) => {
+            let [
+                E::Mask {
+                    register: v::REG_1,
+                    mask,
+                },
+                is,
+                tail @ ..,
+            ] = tail
+            else {
+                return None;
+            };
+            let found = *mask == [TCP_HANDSHAKE] && *compared(is, v::CMP_NEQ)? == [TCP_SYN];
+            found.then_some((Some(Match::TcpNotSyn), tail))
+        }
+        (ICMP, 0, 1) if known.network == Some(Family::V4) => {
+            let [is, tail @ ..] = tail else { return None };
+            let found = *compared(is, v::CMP_EQ)? == [redirect_type(Family::V4)];
+            found.then_some((Some(Match::Redirect(Family::V4)), tail))
+        }
         (ICMPV6, 0, 1) if known.network == Some(Family::V6) => {
             let [is, tail @ ..] = tail else { return None };
             let [kind] = compared(is, v::CMP_EQ)? else { return None };
-            Some((Some(Match::ListenerDiscovery(*kind)), tail))
+            let found = if *kind == redirect_type(Family::V6) {
+                Match::Redirect(Family::V6)
+            } else {
+                Match::ListenerDiscovery(*kind)
+            };
+            Some((Some(found), tail))
         }
         (ICMPV6, 0, 2) if known.network == Some(Family::V6) => lift_neighbour(tail),
         (protocol, offset, 2) => lift_ports(protocol_of(protocol)?, port_side(offset)?, tail),
@@ -634,6 +694,14 @@ fn ct_key(key: u32, direction: u8) -> Key {
         Key::CtOriginalSource(family)
     } else {
         Key::CtReplySource(family)
+    }
+}
+
+/// ICMP type of redirects.
+fn redirect_type(family: Family) -> u8 {
+    match family {
+        Family::V4 => 5,
+        Family::V6 => 137,
     }
 }
 

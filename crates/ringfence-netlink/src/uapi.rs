@@ -223,6 +223,8 @@ pub(crate) mod value {
     pub(crate) const CT_SRC_IP6: u32 = 21;
     /// Bit of `related` in `ct state`.
     pub(crate) const CT_STATE_RELATED: u32 = 4;
+    /// Bit of `new`.
+    pub(crate) const CT_STATE_NEW: u32 = 8;
 
     pub(crate) const PAYLOAD_NETWORK: u32 = 1;
     pub(crate) const PAYLOAD_TRANSPORT: u32 = 2;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use ringfence_model::Family;
+use ringfence_model::{Family, Protocol};
 
 use crate::packet::icmp_number;
 use crate::render::comment_text;
@@ -406,7 +406,7 @@ fn contradiction(matches: &[Match]) -> Option<(&Match, &Match)> {
 /// The address family that a condition implies. ICMP over IPv6 is odd, but can be sent.
 fn family_of(condition: &Match) -> Option<Family> {
     match condition {
-        Match::Nfproto(family) => Some(*family),
+        Match::Nfproto(family) | Match::Redirect(family) => Some(*family),
         Match::Address(_, address) => Some(Family::of(*address)),
         Match::InSet(key, _) | Match::InNetworks(key, _, _) => key_family(*key),
         Match::Neighbour(_) | Match::ListenerDiscovery(_) => Some(Family::V6),
@@ -417,7 +417,8 @@ fn family_of(condition: &Match) -> Option<Family> {
 /// The IP protocol that a condition implies.
 fn protocol_of(condition: &Match) -> Option<u8> {
     match condition {
-        Match::Icmp(family) => Some(icmp_number(*family)),
+        Match::Icmp(family) | Match::Redirect(family) => Some(icmp_number(*family)),
+        Match::TcpNotSyn => Some(Protocol::Tcp.number()),
         Match::Ports(_, range) => Some(range.protocol.number()),
         Match::Neighbour(_) | Match::ListenerDiscovery(_) => Some(icmp_number(Family::V6)),
         _ => None,
@@ -449,6 +450,7 @@ fn is_known_at(condition: &Match, base: &BaseChain) -> bool {
         (
             Match::CtDirection(_)
             | Match::CtRelated
+            | Match::CtNew
             | Match::InSet(Key::CtOriginalSource(_) | Key::CtReplySource(_), _)
             | Match::InNetworks(Key::CtOriginalSource(_) | Key::CtReplySource(_), _, _),
             Hook::Prerouting | Hook::Output,

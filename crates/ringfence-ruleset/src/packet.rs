@@ -127,6 +127,33 @@ impl Transport {
     }
 }
 
+impl Conntrack {
+    /// `ct direction`
+    pub(crate) fn direction(self) -> Option<CtDirection> {
+        match self {
+            Self::Tracked { direction, .. } => Some(direction),
+            Self::PickedUp => Some(CtDirection::Original),
+            Self::Untracked | Self::Invalid => None,
+        }
+    }
+
+    /// `ct state related`
+    pub(crate) fn is_related(self) -> bool {
+        matches!(self, Self::Tracked { related: true, .. })
+    }
+
+    /// `ct state new`
+    pub(crate) fn is_new(self) -> bool {
+        self.direction() == Some(CtDirection::Original) && !self.is_related()
+    }
+
+    /// Whether a TCP segment of which this is known opens a connection. What has no direction has no entry either, and
+    /// is taken for a segment that does not.
+    pub(crate) fn is_syn(self) -> bool {
+        self != Self::PickedUp && self.is_new()
+    }
+}
+
 pub(crate) fn icmp_number(family: Family) -> u8 {
     match family {
         Family::V4 => 1,
@@ -137,7 +164,8 @@ pub(crate) fn icmp_number(family: Family) -> u8 {
 /// What conntrack says about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conntrack {
-    /// It belongs to a connection, be it the first packet of it.
+    /// It belongs to a connection, be it the first packet of it. Where that makes a difference, a packet in direction
+    /// original is taken for the first one, which opens the connection as its protocol demands (TCP: with SYN).
     Tracked {
         /// Which way within the connection.
         direction: CtDirection,
@@ -148,6 +176,10 @@ pub enum Conntrack {
         /// Source address of the answers: whom it was opened to, as on the wire.
         reply_source: IpAddr,
     },
+    /// Conntrack would enter a connection because of this packet, although it is from the middle of one: a TCP segment
+    /// without SYN and without an entry (`net.netfilter.nf_conntrack_tcp_loose`, on by default). For conntrack it is
+    /// new, and its sender the one who opened, be that so or not (statement 106).
+    PickedUp,
     /// Conntrack leaves it alone: neighbour and listener discovery.
     Untracked,
     /// Conntrack cannot make sense of it.

@@ -197,6 +197,14 @@ pub enum Match {
     CtDirection(CtDirection),
     /// `ct state related`
     CtRelated,
+    /// `ct state new`: conntrack has no entry for the connection, or no answer has been seen yet. Always in direction
+    /// original.
+    CtNew,
+    /// `tcp flags != syn / fin,syn,rst,ack`: a TCP segment that opens no connection. Data in a SYN (TCP Fast Open) and the
+    /// flags of congestion notification (ECE, CWR) do not matter.
+    TcpNotSyn,
+    /// `icmp type redirect` (5), `icmpv6 type nd-redirect` (137), whatever its code and hop limit.
+    Redirect(Family),
     /// `meta l4proto 1` (ICMP) for IPv4, 58 (ICMPv6) for IPv6; nft writes `meta l4proto icmp`, `meta l4proto ipv6-icmp`.
     Icmp(Family),
     /// `meta nfproto ipv4`

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use ringfence_model::{AddressRange, Family};
+use ringfence_model::{AddressRange, Family, Protocol};
 
 use crate::check::{check, key_family, key_fits};
 use crate::packet::icmp_number;
@@ -270,10 +270,14 @@ impl Judge<'_> {
         Ok(match condition {
             Match::ArrivesOn(name) => path.arrival() == Some(name),
             Match::LeavesOn(name) => path.departure() == Some(name),
-            Match::CtDirection(wanted) => {
-                matches!(self.packet.conntrack, Conntrack::Tracked { direction, .. } if direction == *wanted)
+            Match::CtDirection(wanted) => self.packet.conntrack.direction() == Some(*wanted),
+            Match::CtRelated => self.packet.conntrack.is_related(),
+            Match::CtNew => self.packet.conntrack.is_new(),
+            Match::TcpNotSyn => {
+                let tcp = Protocol::Tcp.number();
+                ip.is_some_and(|ip| ip.transport.protocol() == tcp) && !self.packet.conntrack.is_syn()
             }
-            Match::CtRelated => matches!(self.packet.conntrack, Conntrack::Tracked { related: true, .. }),
+            Match::Redirect(family) => ip.is_some_and(|ip| ip.is_redirect(*family)),
             Match::SourceNotLocal => !self.packet.source_local,
             // What the IP stack sends has a route; ARP, which the kernel sends too, has none.
             Match::Routed => ip.is_some() && !matches!(path, Path::Raw(_)),
@@ -352,6 +356,7 @@ impl Judge<'_> {
                 reply_source,
                 ..
             } => Some(pick(original_source, reply_source)),
+            Conntrack::PickedUp => Some(pick(ip.source, ip.destination)),
             Conntrack::Untracked | Conntrack::Invalid => None,
         };
         match key {
@@ -423,6 +428,16 @@ impl Ip {
             Side::Source => self.source,
             Side::Destination => self.destination,
         }
+    }
+
+    /// Whether it is a redirect of this family, over IP of the same family.
+    fn is_redirect(&self, family: Family) -> bool {
+        let wanted = match family {
+            Family::V4 => 5,
+            Family::V6 => 137,
+        };
+        self.family == family
+            && matches!(self.transport, Transport::Icmp { protocol, kind, .. } if protocol == family && kind == wanted)
     }
 
     /// Type and code where it is ICMPv6 over IPv6.

@@ -176,8 +176,11 @@ fn every_condition() {
             ct direction original
             ct direction reply
             ct state related
+            ct state new
+            tcp flags != syn / fin,syn,rst,ack
             meta l4proto icmp
             meta nfproto ipv4
+            icmp type redirect
             ip saddr 10.20.1.10
             ip saddr @addresses-ip
             ip saddr . meta l4proto . th sport @services-ip
@@ -196,6 +199,7 @@ fn every_condition() {
             ct reply ip saddr & 255.128.0.0 == @addresses-ip
             meta l4proto ipv6-icmp
             meta nfproto ipv6
+            icmpv6 type nd-redirect
             ip6 saddr fd00:20::10
             ip6 saddr @addresses-ip6
             ip6 saddr . meta l4proto . th sport @services-ip6

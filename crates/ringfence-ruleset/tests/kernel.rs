@@ -83,6 +83,12 @@ fn conditions_that_stand_together_come_back() {
         accept(&[of(V4, "addresses-ip"), Match::Icmp(V4), Match::CtRelated]),
         accept(&[networks(V4, 24, "addresses-ip"), range()]),
         accept(&[networks(V6, 64, "addresses-ip6"), port_set()]),
+        accept(&[Match::CtNew, Match::TcpNotSyn]),
+        accept(&[Match::CtNew, common::out("net1"), Match::TcpNotSyn]),
+        accept(&[range(), Match::TcpNotSyn]),
+        accept(&[of(V6, "ranges-ip6"), Match::TcpNotSyn]),
+        accept(&[common::out("net1"), Match::Redirect(V6)]),
+        accept(&[of(V4, "addresses-ip"), Match::Redirect(V4)]),
     ];
     let with_protocols = Protocol::ALL.into_iter().flat_map(|protocol| {
         [

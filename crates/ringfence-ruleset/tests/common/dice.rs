@@ -193,7 +193,7 @@ fn finish(dice: &mut Dice, table: &Table, matches: Vec<Match>, targets: &[&str])
 fn condition(dice: &mut Dice, table: &Table) -> Option<Match> {
     let family = dice.pick(&Family::BOTH);
     let side = dice.pick(&[Side::Source, Side::Destination]);
-    Some(match dice.roll(10) {
+    Some(match dice.roll(13) {
         0 => return None,
         1 => Match::CtDirection(dice.pick(&[CtDirection::Original, CtDirection::Reply])),
         2 => Match::CtRelated,
@@ -203,6 +203,9 @@ fn condition(dice: &mut Dice, table: &Table) -> Option<Match> {
         6 => Match::Address(side, some_address(dice, family)),
         7 => Match::Neighbour(dice.pick(&[133, 134, 135, 136, 137])),
         8 => Match::ListenerDiscovery(dice.pick(&[130, 131, 132, 143])),
+        9 => Match::CtNew,
+        10 => Match::TcpNotSyn,
+        11 => Match::Redirect(family),
         _ => {
             let sets: Vec<&Name> = table.sets.keys().collect();
             if sets.is_empty() {

@@ -280,9 +280,17 @@ fn discovery(router: u8, counter: &str) -> Vec<Rule> {
 
 /// Each kind of condition, and each number that has a name. The sets that they name are those of [`vocabulary_sets`].
 pub fn vocabulary() -> Vec<Match> {
-    let mut all = vec![on("net1"), out("a@b"), ORIGINAL, REPLY, Match::CtRelated];
+    let mut all = vec![
+        on("net1"),
+        out("a@b"),
+        ORIGINAL,
+        REPLY,
+        Match::CtRelated,
+        Match::CtNew,
+        Match::TcpNotSyn,
+    ];
     for family in Family::BOTH {
-        all.extend([Match::Icmp(family), Match::Nfproto(family)]);
+        all.extend([Match::Icmp(family), Match::Nfproto(family), Match::Redirect(family)]);
         for side in [SRC, DST] {
             let own = if family == V4 { "10.20.1.10" } else { "fd00:20::10" };
             all.push(Match::Address(side, own.parse().unwrap()));
