@@ -9,7 +9,7 @@ use ringfence_ruleset::{
 };
 
 use super::names::Names;
-use super::table::{DHCP, Writer, accept};
+use super::table::{DHCP, Writer, accept, picked_up};
 use super::{Compiled, SetLink};
 use crate::TargetFacts;
 use crate::plan::{InterfacePlan, PodPlan};
@@ -178,6 +178,11 @@ fn dispatch(plan: &PodPlan, way: Way, unexplained: &Name) -> Vec<Rule> {
         }
         if let Some(names) = &opened {
             opening.push(to(that(CtDirection::Original), Some(names.chain())));
+        } else if plan.table(answers).is_some() {
+            // Nothing judges what goes this way, but a connection that was revoked the other way must not come back
+            // as one that was opened this way.
+            let denied = Names::new(&plan.interface, answers).part("denied");
+            rest.push(picked_up(Some(on.clone()), &denied));
         }
         rest.push(to(vec![on], opened.map(|names| names.part("untracked"))));
     }
@@ -201,21 +206,28 @@ fn to(matches: Vec<Match>, chain: Option<Name>) -> Rule {
 
 /// What the pod itself sends carries an address of its own. The known ones come first: a comparison is cheaper than
 /// the routing table. The unspecified addresses name nobody (DHCP, duplicate address detection).
+///
+/// A redirect never leaves (statement 121), not even as an answer within an allowed connection, which it is to conntrack
+/// where it quotes one. Receivers heed it only from a link-local address (RFC 4861, 8.1), so it is looked for among what
+/// none of the known addresses sends, where it costs the common packet nothing.
 fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
     let unspecified = Family::BOTH.map(|family| match family {
         Family::V4 => IpAddr::from([0; 4]),
         Family::V6 => IpAddr::from([0; 16]),
     });
     let on = || Match::LeavesOn(plan.interface.clone());
-    let known = plan.addresses.iter().chain(&unspecified);
+    let link_local = |address: &IpAddr| matches!(address, IpAddr::V6(it) if it.is_unicast_link_local());
+    let addresses = plan.addresses.iter().filter(|address| !link_local(address));
+    let known = addresses.chain(&unspecified);
     let mut rules: Vec<Rule> = known
         .map(|address| accept(vec![on(), Match::Address(Side::Source, *address)]))
         .collect();
-    rules.push(Rule {
-        matches: vec![on(), Match::SourceNotLocal],
-        counter: Some(Names::new(&plan.interface, Direction::Egress).part("denied")),
+    let denied = Names::new(&plan.interface, Direction::Egress).part("denied");
+    rules.extend([Match::Redirect(Family::V6), Match::SourceNotLocal].map(|what| Rule {
+        matches: vec![on(), what],
+        counter: Some(denied.clone()),
         verdict: Verdict::Drop,
-    });
+    }));
     rules
 }
 

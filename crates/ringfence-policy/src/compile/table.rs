@@ -80,9 +80,11 @@ impl<'a> Writer<'a> {
         self.rules.counters.insert(self.denied.clone());
         self.untracked(!trusted.is_empty());
         if self.table.is_open() {
-            for name in [self.names.chain(), self.names.part("reply")] {
-                self.chain(name, vec![accept(Vec::new())]);
-            }
+            self.chain(
+                self.names.chain(),
+                vec![picked_up(None, &self.denied), accept(Vec::new())],
+            );
+            self.chain(self.names.part("reply"), vec![accept(Vec::new())]);
             return;
         }
         self.sets();
@@ -94,6 +96,10 @@ impl<'a> Writer<'a> {
                 .map(|address| accept(vec![Match::Address(ends.peer, *address)]))
                 .collect();
             self.judge(&mut rules, ends);
+            // Before everything that accepts, if anything does. An answer is never the first packet of a connection.
+            if !reply && !rules.is_empty() {
+                rules.insert(0, picked_up(None, &self.denied));
+            }
             if let Some(related) = &related {
                 rules.extend(Family::BOTH.map(|family| Rule {
                     matches: vec![Match::Icmp(family), Match::CtRelated],
@@ -294,8 +300,17 @@ impl<'a> Writer<'a> {
 
     /// The chain for ICMP errors, which have no ports: the peer of the connection must be allowed something
     /// (statement 102). `None` where nobody is allowed anything.
+    ///
+    /// To conntrack a redirect that quotes a connection is related as well. It is no error: it asks its receiver to send
+    /// elsewhere, so it passes only where everything does (statement 121).
     fn related(&mut self) -> Option<Name> {
-        let mut rules = Vec::new();
+        let mut rules: Vec<Rule> = Family::BOTH
+            .map(|family| Rule {
+                matches: vec![Match::Redirect(family)],
+                ..self.deny()
+            })
+            .into();
+        let redirects = rules.len();
         let key = |family| match self.direction {
             Direction::Ingress => Key::CtOriginalSource(family),
             Direction::Egress => Key::CtReplySource(family),
@@ -320,7 +335,7 @@ impl<'a> Writer<'a> {
                     rules.extend(conditions.into_iter().map(|condition| accept(vec![condition])));
                 }
             }
-            if rules.is_empty() {
+            if rules.len() == redirects {
                 return None;
             }
             rules.push(self.deny());
@@ -388,6 +403,30 @@ fn blocks(table: &Table) -> impl Iterator<Item = (&PortSet, &RangeSet)> {
 fn of_family(ranges: &RangeSet, family: Family) -> Vec<AddressRange> {
     let ranges = ranges.ranges().iter().copied();
     ranges.filter(|range| range.family() == family).collect()
+}
+
+/// Drops TCP segments that would enter a connection into conntrack's table without opening one (statement 106).
+///
+/// A revoked connection is answered by nobody, so its entry runs out (after 300 s, `nf_conntrack_tcp_timeout_max_retrans`),
+/// and then conntrack would take whoever sends next for the one who opened (`nf_conntrack_tcp_loose`): where that one
+/// may open connections, the revoked one would be alive again. To switch that off for the namespace would take a `/proc/sys`
+/// that can be written, and nobody who reads the rules would see it.
+///
+/// Who has an entry is not concerned. Sockets of the pod that are older than the rules are given one
+/// (`track_established` of the netlink crate), so of connections older than the rules only forwarded ones are cut. A
+/// connection that outlives its entry, idle and half closed (60 s) or idle for five days, is cut too.
+///
+/// SYN with ACK is not the first packet of a connection either; conntrack calls it invalid, as it does a lone RST. When
+/// both ends open at once, each sends a mere SYN first. Data in a SYN (TCP Fast Open) is no matter.
+///
+/// The state is compared first: all that a packet of an established connection pays.
+pub(super) fn picked_up(on: Option<Match>, denied: &Name) -> Rule {
+    let matches = [Match::CtNew].into_iter().chain(on).chain([Match::TcpNotSyn]);
+    Rule {
+        matches: matches.collect(),
+        counter: Some(denied.clone()),
+        verdict: Verdict::Drop,
+    }
 }
 
 /// A rule that accepts.

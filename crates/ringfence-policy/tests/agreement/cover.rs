@@ -134,6 +134,9 @@ fn condition_name(it: &Match) -> &'static str {
         Match::LeavesOn(_) => "LeavesOn",
         Match::CtDirection(_) => "CtDirection",
         Match::CtRelated => "CtRelated",
+        Match::CtNew => "CtNew",
+        Match::TcpNotSyn => "TcpNotSyn",
+        Match::Redirect(_) => "Redirect",
         Match::Icmp(_) => "Icmp",
         Match::Nfproto(_) => "Nfproto",
         Match::Ports(..) => "Ports",
@@ -200,7 +203,8 @@ fn wanted() -> Vec<String> {
         "NamedPortElsewhere NamedPortUndeclared NamedPortWithoutPod",
     ];
     let conditions = [
-        "ArrivesOn LeavesOn CtDirection CtRelated Icmp Nfproto Ports Address InSet InNetworks Neighbour ListenerDiscovery",
+        "ArrivesOn LeavesOn CtDirection CtRelated CtNew TcpNotSyn Redirect Icmp Nfproto Ports Address InSet InNetworks",
+        "Neighbour ListenerDiscovery",
         "SourceNotLocal Routed EtherType",
     ];
     let both = "in out in-reply out-reply in-untracked out-untracked in-related out-related";

@@ -13,9 +13,13 @@ use crate::packets::{Kind, Talk, packet};
 use crate::world::{Judges, address, interface};
 
 /// What a run must come across, each passing and dropped.
-pub const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 11] = [
     "invalid arriving",
     "invalid leaving",
+    "mid-stream TCP arriving",
+    "mid-stream TCP leaving",
+    "related redirect arriving",
+    "related redirect leaving",
     "forwarded",
     "forwarded answer",
     "frame of a packet socket",
@@ -60,6 +64,8 @@ impl Stray<'_> {
                 Family::V6 => (self.somebody(family), address("fd00:20::200")),
             };
             self.invalid(own, other, cover)?;
+            self.mid_stream(own, other, cover)?;
+            self.redirects(own, other, cover)?;
             self.frames(own, other, cover)?;
             self.forged(other, cover)?;
             self.unexplained(own, other, cover)?;
@@ -108,6 +114,75 @@ impl Stray<'_> {
                 let isolated = self.judges.world.isolated(self.at, direction);
                 self.expect(what, &packet, !isolated, cover)?;
             }
+        }
+        Ok(())
+    }
+
+    /// 106: whoever sends next in a connection that conntrack has forgotten has not opened it, and may be who was
+    /// revoked. So where one direction is isolated, such a segment passes in neither, be its sender allowed or not.
+    fn mid_stream(&self, own: IpAddr, other: IpAddr, cover: &mut Cover) -> Result<(), String> {
+        let isolated = Direction::BOTH.map(|direction| self.judges.world.isolated(self.at, direction));
+        let wanted = isolated == [false; 2];
+        let packet = |path, source, destination| Packet {
+            path,
+            conntrack: Conntrack::PickedUp,
+            ..tcp(source, destination)
+        };
+        let arriving = packet(Path::Arrives(self.name.clone()), other, own);
+        self.expect("mid-stream TCP arriving", &arriving, wanted, cover)?;
+        let leaving = packet(Path::Leaves(self.name.clone()), own, other);
+        self.expect("mid-stream TCP leaving", &leaving, wanted, cover)
+    }
+
+    /// 102, 121: a redirect is no error, even if it is about a connection with somebody who is allowed: it passes where
+    /// everything does. From where something is denied it never leaves.
+    fn redirects(&self, own: IpAddr, other: IpAddr, cover: &mut Cover) -> Result<(), String> {
+        // 120: the node's exemption never holds for a pod's own address.
+        if self.at.attachment.addresses.contains(&other) {
+            return Ok(());
+        }
+        let v4 = own.is_ipv4();
+        let router = address(if v4 { "198.51.100.9" } else { "fe80::9" });
+        for opened in Direction::BOTH {
+            // Who has opened the connection, and whether all that has no ports may be exchanged with an address.
+            let (from, to) = match opened {
+                Direction::Ingress => (other, own),
+                Direction::Egress => (own, other),
+            };
+            let passes = |with| !self.judges.world.isolated(self.at, opened) || self.may(opened, with, L4::Other(47));
+            let packet = |arrives: bool, source, destination| Packet {
+                path: if arrives {
+                    Path::Arrives(self.name.clone())
+                } else {
+                    Path::Leaves(self.name.clone())
+                },
+                content: Content::Ip {
+                    source,
+                    destination,
+                    hop_limit: 255,
+                    transport: Transport::Icmp {
+                        protocol: Family::of(source),
+                        kind: if v4 { 5 } else { 137 },
+                        code: 0,
+                    },
+                },
+                conntrack: Conntrack::Tracked {
+                    direction: if arrives == (opened == Direction::Ingress) {
+                        CtDirection::Original
+                    } else {
+                        CtDirection::Reply
+                    },
+                    related: true,
+                    original_source: from,
+                    reply_source: to,
+                },
+                source_local: !arrives,
+            };
+            let arriving = packet(true, router, own);
+            self.expect("related redirect arriving", &arriving, passes(router), cover)?;
+            let leaving = packet(false, if v4 { own } else { address("fe80::200") }, other);
+            let wanted = passes(other) && (v4 || !self.restricted());
+            self.expect("related redirect leaving", &leaving, wanted, cover)?;
         }
         Ok(())
     }

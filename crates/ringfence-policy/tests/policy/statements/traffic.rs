@@ -164,6 +164,55 @@ fn s111_related_data_connections_are_plain_connections() {
     check_packet(&ruleset(), &data, false);
 }
 
+/// Whoever sends next in a connection that conntrack has forgotten would be the one who opened it. The segment counts as
+/// denied in the direction that it would have opened; where that one is not isolated, in the other.
+#[test]
+fn s106_a_connection_that_conntrack_has_forgotten_is_not_picked_up() {
+    let (inside, outside) = ("net1-in-denied", "net1-out-denied");
+    for (policy, counters, may_open) in [
+        (guard().ingress([]), [inside, inside], [false, true]),
+        (guard().egress([]), [outside, outside], [true, false]),
+        (guard().ingress([]).egress([]), [inside, outside], [false, false]),
+        (
+            guard().ingress([]).egress([anything()]),
+            [inside, outside],
+            [false, true],
+        ),
+        (
+            guard().ingress([anything()]).egress([]),
+            [inside, outside],
+            [true, false],
+        ),
+        (
+            guard().ingress([]).egress([from([pods("app=db")])]),
+            [inside, outside],
+            [false, true],
+        ),
+        (
+            guard().ingress([anything()]).egress([anything()]),
+            [inside, outside],
+            [true, true],
+        ),
+    ] {
+        let rules = compiled(policy);
+        let ways = [(arrives("net1"), PEER, OWN), (leaves("net1"), OWN, PEER)];
+        for ((way, counter), may_open) in ways.into_iter().zip(counters).zip(may_open) {
+            let (path, source, destination) = way;
+            let segment = ports(Protocol::Tcp, 40_000, 80);
+            let opening = packet(path, source, destination, segment, CtDirection::Original);
+            check_packet(&rules, &opening, may_open);
+            let found = Packet {
+                conntrack: Conntrack::PickedUp,
+                ..opening
+            };
+            check_packet(&rules, &found, false);
+            let counted = trace(&rules, &found).expect("a trace").counted;
+            let counted: Vec<&str> = counted.iter().map(|(_, name)| name.as_str()).collect();
+            assert_eq!(counted, [counter], "{found:?}\n{rules}");
+        }
+    }
+}
+
 #[test]
 fn s109_packets_without_a_connection_are_dropped() {
     let rules = ruleset();
