@@ -30,11 +30,11 @@
 //! * *SCTP*: not closed. An entry needs the association's verification tags, which no interface tells. Conntrack takes
 //!   a DATA chunk without an entry for invalid, but a HEARTBEAT for a beginning, whoever sends it (they are sent every
 //!   30 s): so an association stops until then, and then has the direction of the first heartbeat.
-//! * *Between the sockets' list and the ruleset*: a connection that is made in these milliseconds is not in the list and
-//!   is judged by its next packet. If that comes from the pod, and egress is not isolated, a connection that a
-//!   peer has made in this instant lives on. So the call belongs directly before the transaction.
-//! * *Idle, half closed connections*: an entry that runs out (CLOSE_WAIT 60 s, as with every tracked connection) is
-//!   made anew by whoever sends next.
+//! * *Between the sockets' list and the ruleset*: a connection that is made in these milliseconds is not in the list. Rules
+//!   that drop segments from the middle of a connection without an entry (statement 106) make it wait; a second call
+//!   directly after the transaction gives it its entry, and it goes on or stays stopped as policy says.
+//! * *Idle, half closed connections*: where an entry runs out (CLOSE_WAIT 60 s, as with every tracked connection), such
+//!   rules stop the connection for good.
 //! * *Sockets that listen on behalf of others* (transparent proxies, `IP_TRANSPARENT`) are matched by port as others are.
 
 use std::collections::HashSet;
@@ -60,8 +60,8 @@ pub struct Tracked {
 
 /// Makes conntrack know the open TCP connections and connected UDP sockets of the calling thread's network namespace.
 ///
-/// To be called directly before the first ruleset of a namespace that has none, each time anew: where rules have gone,
-/// tracking has ended. Calling it elsewhere does no harm and changes nothing that conntrack knows.
+/// To be called directly before the first ruleset of a namespace that has none, each time anew (where rules have gone,
+/// tracking has ended), and again directly after it, for what was opened in between. Calling it elsewhere does no harm and changes nothing that conntrack knows.
 ///
 /// Nothing here is a condition for enforcing: on any error the caller does best to log it and commit the ruleset, which
 /// judges all connections, some perhaps by the wrong direction. [`Error::Lacks`] means that it will never work on this

@@ -269,6 +269,14 @@ fn direction(table: &mut Table, prefix: &str, opened: &(Hook, Side), reply: &(Ho
         Hook::Prerouting => (name("arrive"), Match::ArrivesOn(interface("net1"))),
         _ => (name("leave"), Match::LeavesOn(interface("net1"))),
     };
+    // Segments from the middle of a connection without an entry open none (statement 106).
+    let (base, on) = place(&opened.0);
+    let picked_up = Rule {
+        matches: vec![Match::CtNew, on, Match::TcpNotSyn],
+        counter: Some(chain("-denied")),
+        verdict: Verdict::Drop,
+    };
+    table.chains.get_mut(&base).unwrap().rules.push(picked_up);
     let mut enter = |(hook, _): &(Hook, Side), ct: Option<CtDirection>, suffix: &str| {
         let (base, on) = place(hook);
         let rule = Rule {
@@ -396,15 +404,30 @@ fn s105_s106_what_a_peer_opened_stops_for_good() {
     });
 }
 
+/// As a connection is that was made between the list of sockets and the first ruleset.
 #[test]
-fn s105_without_entries_it_would_live_on() {
-    pair(|pair| {
-        let flow = Flow::inbound(pair, "0.0.0.0", POD);
-        flows(&flow, Sender::Pod, 1000);
-        enforce(NOBODY, Isolation::None);
-        flows(&flow, Sender::Pod, 1000);
-        flows(&flow, Sender::Peer, 1000);
-    });
+fn s106_s107_an_entry_that_comes_after_the_ruleset_sets_things_right() {
+    for allowed in [true, false] {
+        pair(|pair| {
+            let flow = Flow::inbound(pair, "0.0.0.0", POD);
+            let ingress = if allowed { Isolation::Only(&[PEER]) } else { NOBODY };
+            // Egress is open, and yet the pod's next segment makes no entry with the pod as opener.
+            let mut enforcer = enforce(ingress, Isolation::None);
+            stopped(&flow, &mut enforcer, Sender::Pod);
+            assert_eq!(track_established().unwrap(), INBOUND);
+            if allowed {
+                let mut peer = &flow.peer;
+                let mut lost = [0; 4];
+                until("the repetition", || peer.read_exact(&mut lost).ok());
+                assert_eq!(&lost, b"lost");
+                flows(&flow, Sender::Peer, 1000);
+                flows(&flow, Sender::Pod, 1000);
+            } else {
+                stopped(&flow, &mut enforcer, Sender::Peer);
+                stopped(&flow, &mut enforcer, Sender::Pod);
+            }
+        });
+    }
 }
 
 #[test]

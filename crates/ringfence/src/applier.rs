@@ -302,10 +302,21 @@ impl Worker {
     /// Whether the kernel has taken it.
     fn enforce(&self, inside: &mut Inside, job: Job, drift: Option<Drift>) -> bool {
         let begun = Instant::now();
-        if job.wanted.is_some() && !has_rules(&inside.enforcer) {
+        let is_first = job.wanted.is_some() && !has_rules(&inside.enforcer);
+        if is_first {
             self.track_connections(&inside.netns);
         }
-        let enforcer = &mut inside.enforcer;
+        let enforced = self.enforce_now(&mut inside.enforcer, job, drift, begun);
+        if is_first {
+            // What was opened between the first look and the transaction has no entry, and segments from the middle of a
+            // connection make none under the rules (statement 106): an allowed one would stall for ever (107). Under the
+            // rules everything begins with a packet that conntrack sees, so nothing is missed any more.
+            self.track_connections(&inside.netns);
+        }
+        enforced
+    }
+
+    fn enforce_now(&self, enforcer: &mut Enforcer, job: Job, drift: Option<Drift>, begun: Instant) -> bool {
         match enforcer.enforce(job.wanted.as_deref()) {
             Ok(outcome) => {
                 let (success, repaired) = sorted(&outcome);

@@ -392,7 +392,8 @@ impl Range {
         let error = if v4 { icmp(3, 3) } else { icmp(1, 4) };
         let (transport, conntrack) = match shot.what {
             What::Datagram(port) | What::Fragments(port) => (ports(Protocol::Udp, port), tracked(false)),
-            What::Syn(port) | What::Ack(port) => (ports(Protocol::Tcp, port), tracked(false)),
+            What::Syn(port) => (ports(Protocol::Tcp, port), tracked(false)),
+            What::Ack(port) => (ports(Protocol::Tcp, port), Conntrack::PickedUp),
             What::Init(port) => (ports(Protocol::Sctp, port), tracked(false)),
             What::Protocol(number) => (Transport::Other(number), tracked(false)),
             What::Echo => (icmp(if v4 { 8 } else { 128 }, 0), tracked(false)),

@@ -1,6 +1,6 @@
 //! Statements 121 to 123: what keeps a network alive beneath every policy, and exactly that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ringfence_model::Family;
 use ringfence_testkit::manifest::Manifest;
@@ -185,6 +185,104 @@ fn s121_questions_for_a_router_and_redirects_pass_where_everything_does() {
         (STRANGER, "net1"),
         (SERVER, "net1"),
     );
+}
+
+/// A redirect to somebody else that quotes a packet, which makes it related to conntrack.
+fn redirect(ip: Ip, quoted: &[u8]) -> Vec<u8> {
+    if quoted[0] >> 4 == 4 {
+        // For the host; the better gateway.
+        return ip.icmp(5, 1, &[&[10, 21, 1, 251][..], quoted].concat());
+    }
+    let target: Ipv6Addr = "fe80::251".parse().expect("an address");
+    let mut rest = [&[0; 4][..], &target.octets(), &quoted[24..40]].concat();
+    // Option "redirected header": its length in units of 8 bytes, 6 bytes reserved, the packet.
+    let mut quoted = quoted.to_vec();
+    quoted.resize(quoted.len().next_multiple_of(8), 0);
+    let units = u8::try_from(quoted.len() / 8 + 1).expect("a short packet");
+    rest.extend([4, units, 0, 0, 0, 0, 0, 0]);
+    rest.extend(quoted);
+    ip.hops(255).icmp(137, 0, &rest)
+}
+
+#[test]
+fn s102_s121_a_redirect_about_a_connection_is_no_error() {
+    let mut world = World::usual("related");
+    let count = |pod: &str, hook: &str| {
+        // Before the agent's chains, so that it is certain that conntrack has called them related.
+        let script = format!(
+            "table inet look {{}}\ndelete table inet look\ntable inet look {{ counter four {{}}\ncounter six {{}}\n\
+             chain look {{ type filter hook {hook} priority -190;\n\
+             icmp type redirect ct state related counter name four\n\
+             icmpv6 type nd-redirect ct state related counter name six\n}}\n}}\n"
+        );
+        (pod.to_owned(), script)
+    };
+    // A port each, then everything: a redirect of IPv4 is then traffic without ports like other (113).
+    for (name, policy, all) in [
+        (
+            "ports",
+            guard()
+                .ingress(&[friend()], &[super::world::udp(80)])
+                .egress(&[friend()], &[super::world::udp(81)]),
+            false,
+        ),
+        (
+            "everything",
+            guard().ingress(&[friend()], &[]).egress(&[friend()], &[]),
+            true,
+        ),
+    ] {
+        world.policies(&[policy]);
+        let (own, router6) = (link_local(&world, SERVER), link_local(&world, STRANGER));
+        let (mut requests, mut out) = (Cases::default(), Cases::default());
+        let (mut arriving, mut leaving) = (Cases::default(), Cases::default());
+        for family in Family::BOTH {
+            let (server, peer) = (world.address(SERVER, BLUE, family), world.address(FRIEND, BLUE, family));
+            let stranger = world.address(STRANGER, BLUE, family);
+            let v4 = family == Family::V4;
+            requests.one("to the server", (peer, server), true, |ip| ip.udp(5001, 80, b"hello"));
+            out.one("of the server", (server, peer), true, |ip| ip.udp(5002, 81, b"hello"));
+            let (from, to) = (Ip::new(server, peer, 1), Ip::new(peer, server, 1));
+            for (what, quoted) in [
+                ("an answer", from.udp(80, 5001, b"answer")),
+                ("a request", from.udp(5002, 81, b"request")),
+            ] {
+                let ends = (if v4 { stranger } else { router6 }, server);
+                arriving.one(format!("about {what}, {family:?}"), ends, false, |ip| {
+                    redirect(ip, &quoted)
+                });
+            }
+            for (what, quoted) in [
+                ("a request", to.udp(5001, 80, b"request")),
+                ("an answer", to.udp(81, 5002, b"answer")),
+            ] {
+                let ends = (if v4 { server } else { own }, peer);
+                leaving.one(format!("about {what}, {family:?}"), ends, v4 && all, |ip| {
+                    redirect(ip, &quoted)
+                });
+            }
+        }
+        requests.arrive(&world, "a connection to the server", (FRIEND, "net1"), (SERVER, "net1"));
+        out.leave(&world, "a connection of the server", (SERVER, "net1"), (FRIEND, "net1"));
+        for hook in ["prerouting", "output"] {
+            let (pod, script) = count(SERVER, hook);
+            world.pod(&pod).nft(&script).expect("nft");
+            if hook == "prerouting" {
+                arriving.arrive(&world, &format!("in, {name}"), (STRANGER, "net1"), (SERVER, "net1"));
+            } else {
+                leaving.leave(&world, &format!("out, {name}"), (SERVER, "net1"), (FRIEND, "net1"));
+            }
+            let seen = world
+                .pod(SERVER)
+                .exec("nft", &["list", "table", "inet", "look"])
+                .expect("nft");
+            assert_eq!(
+                seen.matches("packets 2 ").count(),
+                2,
+                "conntrack calls them related at {hook}: {seen}"
+            );
+        }
+    }
 }
 
 /// The NetworkAttachmentDefinition of blue, with addresses by this plugin.

@@ -205,44 +205,51 @@ fn s105_s106_s107_narrowing_stops_what_is_no_longer_allowed_and_nothing_else() {
     assert!(arrived > 100, "{arrived} of {sent}");
 }
 
-#[test]
-fn s106_a_revoked_connection_that_conntrack_has_forgotten_is_not_picked_up_again() {
-    let mut world = World::usual("forgotten");
-    world.policies(&[guard().isolate_egress().ingress(&[friend()], &[])]);
-    let flows: Vec<_> = Family::BOTH
-        .into_iter()
-        .flat_map(|family| {
-            [(9200, Load::Download), (9201, Load::Upload)].map(|(port, load)| {
-                let path = world.path(FRIEND, SERVER, BLUE, family, port);
-                (format!("{load:?} {family:?}"), Flow::open(&path, load).expect("a flow"))
-            })
-        })
-        .collect();
-    world.policies(&[guard().isolate_ingress().isolate_egress()]);
+/// A connection between `opener` and the other of friend and server, which `narrowed` forbids and conntrack then forgets,
+/// as after a long idle time. Whoever sends next finds no entry in its way, and would make one. `counters`: where the
+/// server's rules count what both ends send.
+fn forgotten(name: &str, opener: &str, [allowed, narrowed]: [Policy; 2], counters: &[&str]) {
+    let mut world = World::usual(name);
+    world.policies(std::slice::from_ref(&allowed));
+    let other = if opener == FRIEND { SERVER } else { FRIEND };
+    let open = |world: &World, ports: [u16; 2]| -> Vec<(String, Flow)> {
+        let loads = [(ports[0], Load::Download), (ports[1], Load::Upload)];
+        let open = |family, (port, load)| {
+            let path = world.path(opener, other, BLUE, family, port);
+            (format!("{load:?} {family:?}"), Flow::open(&path, load).expect("a flow"))
+        };
+        let all = Family::BOTH.into_iter().flat_map(|family| loads.map(|it| (family, it)));
+        all.map(|(family, it)| open(family, it)).collect()
+    };
+    let flows = open(&world, [9200, 9201]);
+    world.policies(&[narrowed]);
     for (name, flow) in &flows {
         flow.wait_for_silence(QUIET, PATIENCE)
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
     let before: Vec<usize> = flows.iter().map(|(_, flow)| flow.arrived()).collect();
-    // As after a long idle time. Whoever sends next finds no entry in its way, and would make one.
     let flushed = world.pod(SERVER).exec("conntrack", &["--flush"]);
     flushed.expect("conntrack");
-    let watch = Watch::counting(world.pod(FRIEND), &[("again", "tcp sport 9200-9201")]);
-    let denied = |counter: &str| {
-        let words = ["list", "counter", "inet", "ringfence", counter];
-        let text = world.pod(SERVER).exec("nft", &words).expect("nft");
-        let count = text
-            .split("packets ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next()?.parse().ok());
-        count.unwrap_or_else(|| panic!("{text}"))
+    let again = [("again", "tcp sport 9200-9201"), ("forth", "tcp dport 9200-9201")];
+    let watch = Watch::counting(world.pod(FRIEND), &again);
+    let denied = || -> Vec<u64> {
+        let count = |counter: &&str| {
+            let words = ["list", "counter", "inet", "ringfence", *counter];
+            let text = world.pod(SERVER).exec("nft", &words).expect("nft");
+            let count = text
+                .split("packets ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next()?.parse().ok());
+            count.unwrap_or_else(|| panic!("{text}"))
+        };
+        counters.iter().map(count).collect()
     };
-    // What the friend uploads arrives, what the server lets it download leaves: each again and again, over both families.
-    let counters = ["net1-in-denied", "net1-out-denied"];
-    let start: [u64; 2] = counters.map(denied);
+    // One end uploads, the other has something to send too: each again and again, over both families.
+    let start = denied();
+    let enough = 8 / u64::try_from(counters.len()).expect("few");
     world.eventually("both ends send again", || {
-        let now = counters.map(denied);
-        let is_enough = now.iter().zip(&start).all(|(now, start)| *now >= start + 4);
+        let now = denied();
+        let is_enough = now.iter().zip(&start).all(|(now, start)| *now >= start + enough);
         if is_enough {
             Ok(())
         } else {
@@ -252,9 +259,91 @@ fn s106_a_revoked_connection_that_conntrack_has_forgotten_is_not_picked_up_again
     for ((name, flow), before) in flows.iter().zip(&before) {
         assert_eq!(flow.arrived(), *before, "{name}: admitted again");
     }
-    assert_eq!(watch.count("again"), 0, "something of the revoked connection has left");
+    for (name, _) in again {
+        assert_eq!(watch.count(name), 0, "something of the revoked connection has left");
+    }
     let listed = ["ipv4", "ipv6"].map(|family| world.connections(SERVER, &["--family", family, "--proto", "tcp"]));
     assert!(!listed.concat().contains("port=920"), "{listed:?}");
+    // What is opened anew is judged as ever, data in both directions included.
+    world.policies(&[allowed]);
+    for (name, flow) in open(&world, [9210, 9211]) {
+        flow.wait_for_more(PATIENCE)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+}
+
+#[test]
+fn s106_forgotten_by_conntrack_where_only_ingress_is_isolated() {
+    let policies = [guard().ingress(&[friend()], &[]), guard().isolate_ingress()];
+    forgotten("forgotten-in", FRIEND, policies, &["net1-in-denied"]);
+}
+
+#[test]
+fn s106_forgotten_by_conntrack_where_only_egress_is_isolated() {
+    let policies = [guard().egress(&[friend()], &[]), guard().isolate_egress()];
+    forgotten("forgotten-out", SERVER, policies, &["net1-out-denied"]);
+}
+
+const BOTH: &[&str] = &["net1-in-denied", "net1-out-denied"];
+
+#[test]
+fn s106_forgotten_by_conntrack_where_both_directions_are_isolated() {
+    let narrowed = || guard().isolate_ingress().isolate_egress();
+    let allowed = guard().isolate_egress().ingress(&[friend()], &[]);
+    forgotten("forgotten-both", FRIEND, [allowed, narrowed()], BOTH);
+    let allowed = guard().isolate_ingress().egress(&[friend()], &[]);
+    forgotten("forgotten-too", SERVER, [allowed, narrowed()], BOTH);
+}
+
+#[test]
+fn s106_forgotten_by_conntrack_where_the_other_direction_allows_everything() {
+    let allowed = guard().ingress(&[friend()], &[]).egress(&[], &[]);
+    let narrowed = guard().isolate_ingress().egress(&[], &[]);
+    forgotten("forgotten-all", FRIEND, [allowed, narrowed], BOTH);
+    let allowed = guard().egress(&[friend()], &[]).ingress(&[], &[]);
+    let narrowed = guard().isolate_egress().ingress(&[], &[]);
+    forgotten("forgotten-any", SERVER, [allowed, narrowed], BOTH);
+}
+
+#[test]
+fn s106_forgotten_by_conntrack_where_the_other_direction_allows_the_peer() {
+    let allowed = guard().ingress(&[friend()], &[]).egress(&[friend()], &[]);
+    let narrowed = guard().isolate_ingress().egress(&[friend()], &[]);
+    forgotten("forgotten-peer", FRIEND, [allowed.clone(), narrowed], BOTH);
+    let narrowed = guard().isolate_egress().ingress(&[friend()], &[]);
+    forgotten("forgotten-host", SERVER, [allowed, narrowed], BOTH);
+}
+
+/// Which segments may be the first of a connection, at an interface that is isolated the other way only.
+#[test]
+fn s106_only_a_syn_opens_a_connection() {
+    let [fin, syn, rst, psh, ack, ece, cwr]: [u8; 7] = [1, 2, 4, 8, 16, 64, 128];
+    let mut world = World::usual("first-segment");
+    for (way, policy) in [("out", guard().isolate_ingress()), ("in", guard().isolate_egress())] {
+        world.policies(&[policy]);
+        let mut cases = Cases::default();
+        for family in Family::BOTH {
+            let (server, peer) = (world.address(SERVER, BLUE, family), world.address(FRIEND, BLUE, family));
+            let ends = if way == "out" { (server, peer) } else { (peer, server) };
+            for (port, (name, flags, passes)) in (6000..).zip([
+                ("SYN", syn, true),
+                ("SYN that asks for congestion notification", syn | ece | cwr, true),
+                ("SYN with data to push", syn | psh, true),
+                ("ACK", ack, false),
+                ("data", ack | psh, false),
+            ]) {
+                cases.one(format!("{name}, {family:?}"), ends, passes, |ip| ip.tcp(port, 9, flags));
+            }
+            // Of these conntrack says that they are invalid, which an interface that is open this way lets pass.
+            for (port, (name, flags)) in (6100..).zip([("SYN and ACK", syn | ack), ("RST", rst), ("FIN", fin | ack)]) {
+                cases.one(format!("{name}, {family:?}"), ends, true, |ip| ip.tcp(port, 9, flags));
+            }
+        }
+        match way {
+            "out" => cases.leave(&world, way, (SERVER, "net1"), (FRIEND, "net1")),
+            _ => cases.arrive(&world, way, (FRIEND, "net1"), (SERVER, "net1")),
+        }
+    }
 }
 
 /// A socket bound to an address and port, inside a pod.
