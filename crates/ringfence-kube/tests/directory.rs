@@ -29,6 +29,8 @@ struct Follower {
     /// Number of objects sent.
     applied: usize,
     synced: bool,
+    /// As it was told last.
+    unread: Vec<String>,
 }
 
 impl Follower {
@@ -43,6 +45,7 @@ impl Follower {
             gone: Vec::new(),
             applied: 0,
             synced: false,
+            unread: Vec::new(),
         };
         it.turn("the first batch");
         assert!(it.synced, "the first batch ends with Synced");
@@ -63,7 +66,6 @@ impl Follower {
         };
         assert!(!batch.is_empty());
         for update in batch {
-            assert!(!self.synced || update != Update::Synced, "synced once");
             match update {
                 Update::Apply(decoded) => {
                     let object = decoded.object.expect("an object to apply");
@@ -79,7 +81,16 @@ impl Follower {
                 Update::Report { source, diagnostics } => {
                     self.diagnostics.insert(source, diagnostics);
                 }
-                Update::Synced => self.synced = true,
+                Update::Synced { unread } => {
+                    assert!(!self.synced, "synced once");
+                    self.synced = true;
+                    self.unread = names_of(&unread);
+                }
+                Update::Unread(unread) => {
+                    let unread = names_of(&unread);
+                    assert_ne!(self.unread, unread, "only news");
+                    self.unread = unread;
+                }
             }
         }
         self.diagnostics.retain(|_, list| !list.is_empty());
@@ -116,6 +127,15 @@ impl Follower {
             .filter(|it| it.consequence == consequence)
             .count()
     }
+}
+
+/// Sources in words, files by their names alone.
+fn names_of(sources: &[Source]) -> Vec<String> {
+    let name = |source: &Source| match &*source.kind {
+        "File" => source.name.rsplit('/').next().unwrap_or_default().to_owned(),
+        _ => source.to_string(),
+    };
+    sources.iter().map(name).collect()
 }
 
 /// A namespace with a label `v`.
@@ -388,6 +408,47 @@ fn a_single_file_may_be_the_source() {
 }
 
 #[test]
+fn s139_the_source_says_what_it_has_never_been_able_to_read() {
+    let (_folder, root) = folder(&[
+        ("a.yaml", &ns("a", "1")),
+        ("b.yaml", "kind: ["),
+        ("c.yaml", "kind: ["),
+        ("d.yaml", &(ns("d", "1") + "---\nkind: [")),
+    ]);
+    // No text at all.
+    fs::write(root.join("e.yaml"), [0xff, 0xfe, 0xff]).unwrap();
+    let mut it = Follower::start(&root);
+    assert_eq!(it.unread, ["b.yaml", "c.yaml", "d.yaml", "e.yaml"]);
+    // Known once is known for good.
+    fs::write(root.join("a.yaml"), "kind: [").unwrap();
+    fs::write(root.join("b.yaml"), ns("b", "1")).unwrap();
+    it.until("b is read", |it| it.unread == ["c.yaml", "d.yaml", "e.yaml"]);
+    assert!(it.names().contains("b=1"), "told with what it holds or after it");
+    fs::remove_file(root.join("c.yaml")).unwrap();
+    it.until("c is gone", |it| it.unread == ["d.yaml", "e.yaml"]);
+    // Renamed is not removed.
+    fs::rename(root.join("e.yaml"), root.join("f.yaml")).unwrap();
+    it.until("e is f", |it| {
+        let names = ["e.yaml", "f.yaml"].map(str::to_owned);
+        assert!(names.iter().any(|name| it.unread.contains(name)), "{:?}", it.unread);
+        it.unread == ["d.yaml", "f.yaml"]
+    });
+    // Written anew in the way of editors that remove first.
+    for _ in 0..3 {
+        fs::remove_file(root.join("d.yaml")).unwrap();
+        fs::write(root.join("d.yaml"), ns("d", "1") + "---\nkind: [[").unwrap();
+    }
+    fs::write(root.join("f.yaml"), ns("f", "1")).unwrap();
+    it.until("f is read", |it| {
+        assert!(it.unread.contains(&"d.yaml".to_owned()), "{:?}", it.unread);
+        it.unread == ["d.yaml"]
+    });
+    fs::write(root.join("d.yaml"), ns("d", "2")).unwrap();
+    it.until("everything is read", |it| it.unread.is_empty());
+    it.until_names(&["a=1", "b=1", "d=2", "f=1"]);
+}
+
+#[test]
 fn a_link_to_the_folder_may_be_pointed_elsewhere() {
     let (folder, root) = folder(&[("a.yaml", &ns("a", "1"))]);
     let other = folder.path().join("other");
@@ -425,7 +486,7 @@ fn dropping_the_watch_ends_the_source() {
             .block_on(async { tokio::time::timeout(PATIENCE, batches.recv()).await })
             .unwrap()
     };
-    assert_eq!(next(), Some(vec![Update::Synced]));
+    assert_eq!(next(), Some(vec![Update::Synced { unread: Vec::new() }]));
     drop(watch);
     assert_eq!(next(), None);
 }

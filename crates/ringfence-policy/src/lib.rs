@@ -17,6 +17,7 @@ mod options;
 mod plan;
 pub mod reach;
 
+pub use compile::Openings;
 pub use index::{AttachmentView, Conflict, Index, NetworkView, PodView, PolicyView, Slice};
 pub use near::near;
 pub use options::{Locality, Options, TargetFacts};

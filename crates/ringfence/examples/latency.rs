@@ -252,7 +252,7 @@ impl Node {
         }));
         batch.push(apply(pod(&local(locals), locals, "n1", &[("app", "lonely")])));
         batch.push(apply(policy("first", selector("group", "first"), 80)));
-        batch.push(Update::Synced);
+        batch.push(Update::Synced { unread: Vec::new() });
         node.commit(batch, 1)?;
         node.settle();
         Ok(node)

@@ -19,7 +19,7 @@ use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
-use crate::event::{Applied, Cause, Drift, Event, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
+use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
 
 /// The threads only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
 const STACK: usize = 256 * 1024;
@@ -35,6 +35,8 @@ struct Job {
 #[derive(Debug, Default)]
 struct Slot {
     job: Option<Job>,
+    /// What was found is to stay for now.
+    keep: bool,
     verify: bool,
     counters: Vec<UnboundedSender<(PodUid, Counters)>>,
     stop: bool,
@@ -56,6 +58,12 @@ impl Mailbox {
             let stamp = stamp.map(|stamp| stamp.earlier(before)).or(before);
             slot.job = Some(Job { wanted, stamp });
         });
+    }
+
+    /// What was found in the namespace is to stay, and to be mended like rules of ours where somebody changes it. Holds
+    /// until the next ruleset, and does nothing after one.
+    pub fn keep(&self) {
+        self.fill(|slot| slot.keep = true);
     }
 
     /// Asks for a comparison with the kernel, and for the facts if they have changed.
@@ -93,7 +101,7 @@ impl Mailbox {
 
     fn take(&self) -> Slot {
         let mut slot = self.lock();
-        while slot.job.is_none() && !slot.verify && slot.counters.is_empty() && !slot.stop {
+        while slot.job.is_none() && !slot.keep && !slot.verify && slot.counters.is_empty() && !slot.stop {
             slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
         let stop = slot.stop;
@@ -208,13 +216,20 @@ impl Worker {
         self.opened(Ok(Opened {
             id: inside.netns.id(),
             facts,
-            has_rules: has_rules(&inside.enforcer),
+            found: found(&inside.enforcer),
         }));
         let mut last: Option<Job> = None;
         loop {
             let slot = self.mailbox.take();
             if slot.stop {
                 return;
+            }
+            if slot.keep && last.is_none() {
+                let found = inside.enforcer.current().cloned();
+                last = found.map(|found| Job {
+                    wanted: Some(Arc::new(found)),
+                    stamp: None,
+                });
             }
             if let Some(job) = slot.job {
                 last = Some(Job {
@@ -392,6 +407,13 @@ impl Worker {
 
 fn has_rules(enforcer: &Enforcer) -> bool {
     enforcer.current().is_some() || enforcer.unknown().is_some()
+}
+
+fn found(enforcer: &Enforcer) -> Option<Found> {
+    match enforcer.current() {
+        Some(ruleset) => Some(Found::Rules(Arc::new(ruleset.clone()))),
+        None => enforcer.unknown().map(|_| Found::Unknown),
+    }
 }
 
 fn sorted(outcome: &Outcome) -> (Success, Option<Drift>) {

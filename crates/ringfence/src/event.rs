@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ringfence_kube::directory::Update;
 use ringfence_model::{NamespacedName, PodUid};
 use ringfence_netns::{Facts, NetnsId};
-use ringfence_policy::Slice;
 use ringfence_policy::evaluate::Party;
+use ringfence_policy::{Openings, Slice};
 use ringfence_ruleset::Ruleset;
 use tokio::sync::oneshot;
 
@@ -65,8 +65,27 @@ pub struct Opened {
     pub id: NetnsId,
     /// What is in it; an error does not keep the pod from being enforced.
     pub facts: Result<Facts, String>,
-    /// Whether a ruleset of Ringfence is there already.
-    pub has_rules: bool,
+    /// The rules of Ringfence that are there already.
+    pub found: Option<Found>,
+}
+
+/// Rules that were in a namespace when it was opened.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// These.
+    Rules(Arc<Ruleset>),
+    /// Something in tables of our name that rulesets cannot say.
+    Unknown,
+}
+
+impl Found {
+    /// What they leave open. Of what is not understood, it must be assumed that it closes everything.
+    pub fn openings(&self) -> Openings {
+        match self {
+            Self::Rules(ruleset) => Openings::of(ruleset),
+            Self::Unknown => Openings::none(),
+        }
+    }
 }
 
 /// A namespace that could not be opened.

@@ -166,7 +166,7 @@ pub struct PodStatus {
     pub netns: Option<PathBuf>,
     /// What is to be in force; `None` where nothing isolates it.
     pub wanted: Option<Arc<Ruleset>>,
-    /// What the last successful transaction put into the kernel.
+    /// What the last successful transaction put into the kernel; before the first one of a held pod, what was found.
     pub in_kernel: Option<Arc<Ruleset>>,
     /// Where its drop counters can be asked for.
     pub applier: Option<Arc<Mailbox>>,
@@ -176,6 +176,7 @@ impl PodStatus {
     /// Whether what is to be in force is in force, so that no transaction is on its way.
     pub fn is_current(&self) -> bool {
         match (&self.wanted, &self.in_kernel) {
+            _ if matches!(self.state, State::Held(_)) => false,
             // The same ruleset is the same allocation; comparing contents would cost what 100,000 elements cost.
             (Some(wanted), Some(there)) => Arc::ptr_eq(wanted, there),
             (None, None) => true,
@@ -204,6 +205,9 @@ pub enum State {
     Open,
     /// Its rules are in force.
     Enforced,
+    /// The rules that are in force stay, although others are wanted, and why: those would open what rules of an earlier
+    /// run isolate, and not everything could be read (statement 139).
+    Held(Arc<str>),
     /// Its rules are not in force yet, and why.
     Pending(Arc<str>),
     /// Its rules cannot be put in force, and why. What was in force before stays.
@@ -212,13 +216,14 @@ pub enum State {
 
 impl State {
     /// All labels.
-    pub const LABELS: [&'static str; 4] = ["enforced", "open", "pending", "failed"];
+    pub const LABELS: [&'static str; 5] = ["enforced", "open", "held", "pending", "failed"];
 
     /// As a metric label and in listings.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Enforced => "enforced",
             Self::Open => "open",
+            Self::Held(_) => "held",
             Self::Pending(_) => "pending",
             Self::Failed(_) => "failed",
         }
@@ -228,7 +233,7 @@ impl State {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Open | Self::Enforced => None,
-            Self::Pending(reason) | Self::Failed(reason) => Some(reason),
+            Self::Held(reason) | Self::Pending(reason) | Self::Failed(reason) => Some(reason),
         }
     }
 }

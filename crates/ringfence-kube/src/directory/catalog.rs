@@ -8,6 +8,7 @@ use ringfence_model::{Consequence, Diagnostic, ObjectKey, Reason, Severity, Sour
 use super::Update;
 use crate::decode::{Decoded, Outcome, file_source};
 use crate::document::Document;
+use crate::kind::Kind;
 
 /// Where an entry stands: the file and its position there. Their order decides between duplicates.
 type Place = (PathBuf, usize);
@@ -31,14 +32,42 @@ pub(crate) struct Catalog {
     sent: BTreeMap<Source, Decoded>,
     /// Sources whose places have changed since the last [`Catalog::updates`].
     touched: BTreeSet<Source>,
+    /// Files with something in them that has never been read, and what that is.
+    unread: BTreeMap<PathBuf, BTreeSet<Source>>,
 }
 
 impl Catalog {
     /// A file has been read. Documents that are broken or rejected keep the last good object that they had.
     pub(crate) fn replace(&mut self, path: &Path, documents: Vec<Document>) {
         let old = self.take(path);
-        let entries = keep_last(old, documents);
+        let (entries, failed) = keep_last(old, documents);
+        self.note_unread(path, failed);
         self.put(path, entries);
+    }
+
+    /// What a file holds is not known yet; the next text tells, or its removal.
+    pub(crate) fn await_first(&mut self, path: &Path) {
+        if !self.knows(path) {
+            let file = file_source(&path.to_string_lossy());
+            self.unread.insert(path.to_owned(), BTreeSet::from([file]));
+        }
+    }
+
+    /// What has never been read, sorted: files, and manifests where they can be named. What has been read once is not
+    /// among it, however broken it is now: its last good state is known.
+    pub(crate) fn unread(&self) -> Vec<Source> {
+        let sources: BTreeSet<&Source> = self.unread.values().flatten().collect();
+        sources.into_iter().cloned().collect()
+    }
+
+    /// A file stays unread until nothing in it fails any more: which of its documents the broken one is, nobody can
+    /// say for certain.
+    fn note_unread(&mut self, path: &Path, failed: Failed) {
+        if failed.sources.is_empty() {
+            self.unread.remove(path);
+        } else if failed.for_the_first_time || self.unread.contains_key(path) {
+            self.unread.insert(path.to_owned(), failed.sources);
+        }
     }
 
     /// A file cannot be read: its objects stay.
@@ -50,6 +79,11 @@ impl Catalog {
         } else {
             Consequence::KeepsLast
         };
+        let failed = Failed {
+            sources: BTreeSet::from([file_source(&path.to_string_lossy())]),
+            for_the_first_time: entries.is_empty(),
+        };
+        self.note_unread(path, failed);
         entries.push(remark(path, reason, consequence, message));
         self.put(path, entries);
     }
@@ -66,12 +100,14 @@ impl Catalog {
 
     /// A file is no longer there, and its objects are meant to go.
     pub(crate) fn remove(&mut self, path: &Path) {
+        self.unread.remove(path);
         self.take(path);
     }
 
-    /// The files that are known.
+    /// The files that are known, or of which something is still to be read.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.keys()
+        let awaited = self.unread.keys().filter(|path| !self.files.contains_key(*path));
+        self.files.keys().chain(awaited)
     }
 
     /// Whether anything is known of a file.
@@ -79,8 +115,13 @@ impl Catalog {
         self.files.contains_key(path)
     }
 
-    /// Whether an object would be gone if the file held these documents instead of what it holds.
+    /// Whether an object would be gone if the file held these documents instead of what it holds. What has never been
+    /// read may be any object, and holds pods closed as long as it stands there.
     pub(crate) fn would_lose(&self, path: &Path, documents: &[Document]) -> bool {
+        let mut items = documents.iter().flat_map(|document| &document.items);
+        if self.unread.contains_key(path) && !items.any(|item| hides_something(&item.decoded.source, item.outcome)) {
+            return true;
+        }
         let good: BTreeSet<&Source> = documents
             .iter()
             .flat_map(|document| &document.items)
@@ -261,7 +302,7 @@ impl Catalog {
                 let renamed = changed.iter().any(|update| match update {
                     Update::Apply(decoded) => decoded.source == source,
                     Update::Report { source: other, .. } => *other == source,
-                    Update::Gone { .. } | Update::Synced => false,
+                    Update::Gone { .. } | Update::Synced { .. } | Update::Unread(_) => false,
                 });
                 if !renamed {
                     updates.push(Update::Report {
@@ -328,8 +369,16 @@ fn remark(path: &Path, reason: Reason, consequence: Consequence, message: String
     }
 }
 
-/// The entries of a file's new text, with the last good objects in place of what cannot be read now.
-fn keep_last(old: Vec<Entry>, documents: Vec<Document>) -> Vec<Entry> {
+/// What of a file's text cannot be read.
+#[derive(Default)]
+struct Failed {
+    sources: BTreeSet<Source>,
+    /// Of one of them at least, nothing has been read before.
+    for_the_first_time: bool,
+}
+
+/// The entries of a file's new text, with the last good objects in place of what cannot be read now, and what that is.
+fn keep_last(old: Vec<Entry>, documents: Vec<Document>) -> (Vec<Entry>, Failed) {
     let mut old: Vec<Entry> = old.into_iter().filter(|entry| entry.decoded.object.is_some()).collect();
     let old_documents = old.iter().map(|entry| entry.document + 1).max().unwrap_or(0);
     let new_documents = documents.len();
@@ -341,6 +390,7 @@ fn keep_last(old: Vec<Entry>, documents: Vec<Document>) -> Vec<Entry> {
         .collect();
     old.retain(|entry| !good.contains(&entry.decoded.source));
     let mut entries = Vec::new();
+    let mut failed = Failed::default();
     for (number, document) in documents.into_iter().enumerate() {
         for item in document.items {
             let mut decoded = item.decoded;
@@ -361,6 +411,10 @@ fn keep_last(old: Vec<Entry>, documents: Vec<Document>) -> Vec<Entry> {
                     }
                 }
             };
+            if hides_something(&decoded.source, item.outcome) {
+                failed.sources.insert(decoded.source.clone());
+                failed.for_the_first_time |= kept.is_empty();
+            }
             if !kept.is_empty() {
                 for diagnostic in &mut decoded.diagnostics {
                     diagnostic.consequence = Consequence::KeepsLast;
@@ -384,7 +438,17 @@ fn keep_last(old: Vec<Entry>, documents: Vec<Document>) -> Vec<Entry> {
             }
         }
     }
-    entries
+    (entries, failed)
+}
+
+/// Whether somebody who knew this manifest would know more about who is isolated. A pod that is rejected isolates
+/// nobody and keeps its own rules, because nobody looks for it.
+fn hides_something(source: &Source, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Good | Outcome::Foreign => false,
+        Outcome::Rejected => *source.kind != *Kind::Pod.as_str(),
+        Outcome::Unidentified => true,
+    }
 }
 
 fn take_if(entries: &mut Vec<Entry>, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {

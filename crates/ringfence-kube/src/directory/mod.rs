@@ -50,8 +50,15 @@ pub enum Update {
         /// The complete list.
         diagnostics: Vec<Diagnostic>,
     },
-    /// Everything that was there at the start has been sent.
-    Synced,
+    /// Everything that was there at the start and could be read has been sent.
+    Synced {
+        /// What could not be read, as in [`Update::Unread`].
+        unread: Vec<Source>,
+    },
+    /// Another list of what has never been read since the source was started, sorted: what it holds is not known, nor
+    /// what it held when it was last read by somebody. A file, a manifest, or a kind as a whole that nobody may list.
+    /// Empty: everything is known. Comes behind what the same change has brought to light.
+    Unread(Vec<Source>),
 }
 
 /// The folder or file cannot be watched. The text names it and what to do.
@@ -96,7 +103,8 @@ impl Drop for Watch {
 
 /// Watches a folder, subfolders included, or a single file. Which files count is the same as for [`load`](fn@crate::load).
 ///
-/// Batches arrive in order; the first one ends with [`Update::Synced`]. Within a batch removals come first, and an
+/// Batches arrive in order; the first one ends with [`Update::Synced`], and the list in it holds until
+/// an [`Update::Unread`] brings another. Within a batch removals come first, and an
 /// object that moves between files is applied, not removed and applied. If one object is in several files, the
 /// lexically first path wins.
 ///

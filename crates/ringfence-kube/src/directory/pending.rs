@@ -82,6 +82,12 @@ impl Pending {
             .min()
     }
 
+    /// Files of which a text is still to come.
+    pub(super) fn unread(&self) -> Vec<PathBuf> {
+        let waiting = self.dirty.iter().chain(self.writing.keys()).chain(self.doubtful.keys());
+        waiting.cloned().collect()
+    }
+
     /// Takes in an event on a manifest.
     pub(super) fn note(&mut self, path: &Path, event: &notify::Event) {
         match event.kind {

@@ -138,14 +138,24 @@ impl Watcher {
             self.work();
         }
         let mut first = self.catalog.updates();
-        first.push(Update::Synced);
+        // What is still being written has not been read.
+        for path in self.pending.unread() {
+            self.catalog.await_first(&path);
+        }
+        let mut told = self.catalog.unread();
+        first.push(Update::Synced { unread: told.clone() });
         if self.batches.blocking_send(first).is_err() {
             return;
         }
         while !self.stopped {
             self.wait();
             self.work();
-            let updates = self.catalog.updates();
+            let mut updates = self.catalog.updates();
+            let unread = self.catalog.unread();
+            if unread != told {
+                told.clone_from(&unread);
+                updates.push(Update::Unread(unread));
+            }
             if !updates.is_empty() && self.batches.blocking_send(updates).is_err() {
                 // Nobody listens any more.
                 return;
@@ -429,6 +439,9 @@ impl Watcher {
                 self.pending.settled(path);
                 if self.catalog.knows(path) {
                     self.pending.miss(path);
+                } else {
+                    // It may have been waited for.
+                    self.catalog.remove(path);
                 }
                 return;
             }

@@ -88,7 +88,7 @@ pub(crate) fn compile(uid: &PodUid, plan: &PodPlan, environment: &Environment<'_
     inet.counters.insert(unexplained.clone());
     base(
         &mut inet,
-        "arrive",
+        super::names::ARRIVE,
         Hook::Prerouting,
         ARRIVE,
         dispatch(plan, Way::Arrives, &unexplained),

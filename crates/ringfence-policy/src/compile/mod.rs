@@ -6,9 +6,11 @@
 mod chains;
 mod names;
 mod networks;
+mod openings;
 mod table;
 
 pub(crate) use chains::{Environment, compile};
+pub use openings::Openings;
 
 use ringfence_model::{Direction, Family};
 use ringfence_ruleset::{Name, Ruleset};

@@ -12,6 +12,9 @@ use ringfence_ruleset::Name;
 /// More parts than this are counted and hashed instead of listed.
 const LISTED_PARTS: usize = 4;
 
+/// The chain that sends what arrives to the judging chains.
+pub(super) const ARRIVE: &str = "arrive";
+
 /// Maker of the names of one interface and direction.
 #[derive(Debug, Clone)]
 pub(super) struct Names {

@@ -16,6 +16,21 @@ pub(super) fn judge(
     other: IpAddr,
     l4: L4,
 ) -> DirectionVerdict {
+    // 168 and section 4 of the design: the kernel's rules know interfaces by their names, so one without a name cannot
+    // be told from one that no attachment explains, and those are closed while the pod is isolated anywhere.
+    if at.attachment.interface.is_none() {
+        let keys = universe.isolating_anywhere(at.pod);
+        if !keys.is_empty() {
+            return DirectionVerdict {
+                decision: Decision::Deny,
+                because: Because::Unnamed,
+                isolating: keys,
+                allowed_by: Vec::new(),
+                near_misses: Vec::new(),
+            };
+        }
+    }
+
     let isolating = universe.isolating(at, direction);
     // 1, 7: without isolation in this direction everything passes.
     if isolating.is_empty() {

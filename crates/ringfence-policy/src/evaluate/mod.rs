@@ -15,6 +15,9 @@
 //! * Of pods that claim one address and started in one second, the one with the greatest UID holds it (134).
 //! * Of a namespace whose object is not known, only its name is certain; a selector that asks for more does not match.
 //! * An egress rule's named port with an ipBlock matches nothing, whoever holds the address (96).
+//! * An attachment without an interface name is closed in both directions while a policy isolates any attachment of the
+//!   pod, be it this one, in any direction: nothing of the pod's network tells which interface is meant (168). Not even
+//!   neighbour discovery or the node passes there.
 //! * Router advertisements and redirects are refused where the *egress* of the attachment is isolated, whatever its
 //!   rules say (121).
 //! * DHCP is judged as if it came from the exchange's other well-known port: source ports are not asked about (123).

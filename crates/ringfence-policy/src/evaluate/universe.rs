@@ -231,6 +231,18 @@ impl Universe {
         out
     }
 
+    /// The policies that isolate any attachment of a pod in any direction, sorted by their keys.
+    pub(super) fn isolating_anywhere(&self, pod: &Pod) -> Vec<PolicyKey> {
+        let mut out = BTreeSet::new();
+        for (index, attachment) in pod.attachments.iter().enumerate() {
+            let at = AttachmentRef { pod, index, attachment };
+            for direction in Direction::BOTH {
+                out.extend(self.isolating(at, direction).iter().map(|policy| policy.key.clone()));
+            }
+        }
+        out.into_iter().collect()
+    }
+
     /// Whether a policy acts on this attachment of this pod.
     fn selects(&self, policy: &Policy, at: AttachmentRef<'_>) -> bool {
         // 21, 132.

@@ -67,8 +67,8 @@ pub struct DirectionVerdict {
     pub decision: Decision,
     /// What decided it.
     pub because: Because,
-    /// The policies that isolate this attachment in this direction, sorted. Not looked for where the end is no pod
-    /// or talks to itself.
+    /// The policies that isolate this attachment in this direction, sorted; for [`Because::Unnamed`] those that isolate
+    /// the pod anywhere. Not looked for where the end is no pod or talks to itself.
     pub isolating: Vec<PolicyKey>,
     /// Every clause that allows it, sorted by policy, then in the order of the manifest.
     pub allowed_by: Vec<Allowance>,
@@ -103,6 +103,9 @@ pub enum Because {
     Loopback,
     /// Both ends are one pod (statements 119, 169).
     SamePod,
+    /// The attachment has no interface name, and a policy isolates the pod on one of its attachments: which interface
+    /// is meant cannot be known, so it is closed, whatever the policies allow (statement 168).
+    Unnamed,
     /// No policy isolates the attachment in this direction (statement 1).
     NotIsolated,
     /// From the pod's node, on the cluster network (statement 117).
@@ -128,6 +131,9 @@ impl fmt::Display for Because {
             Self::Ended => "this end is a pod that has ended",
             Self::Loopback => "loopback is never filtered",
             Self::SamePod => "a pod always reaches itself",
+            Self::Unnamed => {
+                "the interface has no known name, and such interfaces are closed while the pod is isolated"
+            }
             Self::NotIsolated => "no policy isolates this interface in this direction",
             Self::NodeTraffic => "traffic from the pod's node is never blocked on the cluster network",
             Self::NeighbourDiscovery => "IPv6 neighbour discovery always passes",

@@ -97,6 +97,7 @@ fn because(it: Because) -> &'static str {
         Because::Ended => "Ended",
         Because::Loopback => "Loopback",
         Because::SamePod => "SamePod",
+        Because::Unnamed => "Unnamed",
         Because::NotIsolated => "NotIsolated",
         Because::NodeTraffic => "NodeTraffic",
         Because::NeighbourDiscovery => "NeighbourDiscovery",

@@ -173,15 +173,16 @@ impl End<'_> {
         Ok(())
     }
 
-    /// 168 and section 4 of the design: an interface without a name cannot be told from one that nothing explains, so
-    /// it is closed while the pod is isolated anywhere. The oracle, which knows the attachment, may well allow here.
+    /// 168 and section 4 of the design: an interface without a name is to the rules one that nothing explains, and no
+    /// packet of whatever kind passes where the oracle denies.
     fn without_a_name(&self, cover: &mut Cover) -> Result<(), String> {
         cover.met("end interface without a name");
+        let wanted = self.verdict.decision == Decision::Allow;
         for kind in Kind::ALL {
             let path = way(self.direction, kind.goes_back(), interface(UNEXPLAINED));
             let packet = packet(self.talk, kind, path, self.other());
             self.judges
-                .expect(&self.at.pod.uid, &packet, false, self.verdict, cover)?;
+                .expect(&self.at.pod.uid, &packet, wanted, self.verdict, cover)?;
         }
         Ok(())
     }

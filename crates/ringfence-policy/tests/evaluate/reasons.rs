@@ -297,3 +297,46 @@ fn ends_that_name_nothing_known_are_judged_like_addresses() {
         check(&verdict, Because::UnknownPod, &[], &[], &[]);
     }
 }
+
+#[test]
+fn s168_an_interface_without_a_name_is_closed_while_its_pod_is_isolated_anywhere() {
+    let nameless = || world().pod("x/a", |pod| pod.attachments[1].interface = None);
+    let anything = json!([{}]);
+    let closed = |world: &World, by: &[&str]| {
+        for what in ["TCP/80", "icmp", "icmp6/135", "icmp6/128"] {
+            check(&ingress(world, "y/b", what), Because::Unnamed, by, &[], &[]);
+            check(&egress(world, "y/b", what), Because::Unnamed, by, &[], &[]);
+        }
+        world.check(&[("y/b", "x/a", "TCP/80", "ad"), ("x/a", "y/b", "TCP/80", "da")]);
+    };
+    let guard = ["MultiNetworkPolicy x/guard"];
+    // By a policy that would allow everything, in the direction that it does not isolate, and by one for another network.
+    closed(&nameless().web_ingress(&anything), &guard);
+    closed(&nameless().web_ingress(&json!([])), &guard);
+    closed(&nameless().web_egress(&anything), &["MultiNetworkPolicy x/leash"]);
+    let spec = json!({"podSelector": {}, "ingress": [{}]});
+    let elsewhere = nameless().mnp_for("x/other", "default/net-b", &spec);
+    closed(&elsewhere, &["MultiNetworkPolicy x/other"]);
+    let both = nameless().web_ingress(&anything).web_egress(&anything);
+    closed(&both, &["MultiNetworkPolicy x/guard", "MultiNetworkPolicy x/leash"]);
+
+    // Its own traffic passes, and its other interfaces and other pods are judged by their policies.
+    check(&ingress(&both, "x/a", "TCP/80"), Because::SamePod, &[], &[], &[]);
+    check(&ingress(&both, "127.0.0.1", "TCP/80"), Because::Loopback, &[], &[], &[]);
+    elsewhere.check_on("default/net-b", &[("y/b", "x/a", "TCP/80", "aa")]);
+    elsewhere.check(&[("y/b", "x/c", "TCP/80", "aa")]);
+    // Nothing isolates it: policies for other pods, or for pods that take no part.
+    let no = || {
+        nameless().mnp(
+            "x/b",
+            &json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": []}),
+        )
+    };
+    check(&ingress(&no(), "y/b", "TCP/80"), Because::NotIsolated, &[], &[], &[]);
+    let ended = both.pod("x/a", |pod| pod.terminal = true);
+    check(&ingress(&ended, "y/b", "TCP/80"), Because::Ended, &[], &[], &[]);
+    assert_eq!(
+        Because::Unnamed.to_string(),
+        "the interface has no known name, and such interfaces are closed while the pod is isolated"
+    );
+}

@@ -5,6 +5,7 @@
 //! * `truth`: the truth tables, every cell
 //! * `oracle`: random universes, judged as an independent reading of the specification judges them
 //! * `property`: any order, repetition and split of events gives what a fresh index gives
+//! * `unread`: what rules do without policies that could not be read
 //! * `minimality`: what an event touches, and what it does not
 //! * `slice`: what is handed out for one question decides it as everything does
 //! * `reach`: the fast matrix against the oracle's
@@ -18,3 +19,4 @@ mod slice;
 mod statements;
 mod support;
 mod truth;
+mod unread;

@@ -13,10 +13,10 @@ use ringfence_policy::{Index, Locality, Options};
 use ringfence_ruleset::{Conntrack, Content, CtDirection, Decision, KernelFeatures, Packet, Path, Tracer, Transport};
 
 use crate::property::{address, namespace, object, pod, policy};
-use crate::support::addr;
+use crate::support::{addr, interface};
 
 /// Outside of every pod, and at the edges of the blocks.
-const OTHERS: [&str; 6] = [
+pub const OTHERS: [&str; 6] = [
     "10.20.1.0",
     "10.20.1.4",
     "192.0.2.1",
@@ -25,7 +25,7 @@ const OTHERS: [&str; 6] = [
     "2001:db8::1",
 ];
 
-fn questions() -> Vec<L4> {
+pub fn questions() -> Vec<L4> {
     let ports = [0, 67, 68, 79, 80, 81, 82, 83, 84, 90, 100, 65_535];
     let with_ports = Protocol::ALL
         .into_iter()
@@ -38,7 +38,7 @@ fn questions() -> Vec<L4> {
 }
 
 /// The packet that opens the connection, where it passes the protected interface.
-fn packet(interface: &InterfaceName, direction: Direction, own: IpAddr, other: IpAddr, l4: L4) -> Packet {
+pub fn packet(interface: &InterfaceName, direction: Direction, own: IpAddr, other: IpAddr, l4: L4) -> Packet {
     let (source, destination) = match direction {
         Direction::Ingress => (other, own),
         Direction::Egress => (own, other),
@@ -114,6 +114,7 @@ fn check(scope: Scope, node_addresses: BTreeSet<IpAddr>, objects: &[Object]) -> 
         .copied()
         .map(addr)
         .collect();
+    let unexplained = interface("eth77");
     for uid in index.local_pods() {
         let Some(Pod { attachments, .. }) = universe.pods.get(uid) else {
             continue;
@@ -121,9 +122,8 @@ fn check(scope: Scope, node_addresses: BTreeSet<IpAddr>, objects: &[Object]) -> 
         let tracer = index.ruleset(uid).map(Tracer::new).transpose();
         let tracer = tracer.map_err(|fault| TestCaseError::fail(fault.to_string()))?;
         for (position, attachment) in attachments.iter().enumerate() {
-            let Some(interface) = &attachment.interface else {
-                continue;
-            };
+            // 168: without a name it is to the rules one of those that nothing explains.
+            let interface = attachment.interface.as_ref().unwrap_or(&unexplained);
             for (direction, &other) in Direction::BOTH
                 .into_iter()
                 .flat_map(|it| others.iter().map(move |o| (it, o)))

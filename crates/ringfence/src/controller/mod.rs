@@ -9,6 +9,7 @@
 //! It runs on a thread of its own with a runtime that knows nothing but time: a change passes two threads on its way
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
+mod hold;
 mod pods;
 mod roster;
 mod target;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ringfence_kube::directory::Update;
-use ringfence_model::{NamespacedName, PodUid, Scope};
+use ringfence_model::{NamespacedName, PodUid, Scope, Source};
 use ringfence_policy::{Index, Locality, Options};
 use ringfence_ruleset::KernelFeatures;
 use tokio::runtime;
@@ -120,6 +121,7 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
         snapshots,
         metrics,
         synced: false,
+        unread: Vec::new(),
         runs: 0,
         retries: BTreeSet::new(),
         verified: None,
@@ -177,6 +179,8 @@ struct Controller {
     reports: Reports,
     metrics: Arc<Metrics>,
     synced: bool,
+    /// What the source has never been able to read.
+    unread: Vec<Source>,
     observer: Observer,
     /// Until then, results do not wake the loop: after a change of a hundred pods it would take the processor away from
     /// the appliers a hundred times, only to write down what they have done.

@@ -136,7 +136,8 @@ impl Controller {
         match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.reports.clone()) {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
-                if target.facts_known {
+                // Nor is anything written before it is known what is there, where that may have to stay.
+                if target.facts_known && self.unread.is_empty() {
                     applier.mailbox().enforce(target.wanted.clone(), target.stamp.take());
                 }
                 target.phase = Phase::Opening(applier);
@@ -203,12 +204,13 @@ impl Controller {
         self.touched.insert(pod.clone());
         let seen = std::mem::take(&mut target.seen_meanwhile);
         match result {
-            Ok(Opened { id, facts, has_rules }) => {
+            Ok(Opened { id, facts, found }) => {
                 if let Phase::Opening(applier) = std::mem::replace(&mut target.phase, Phase::Broken) {
                     target.phase = Phase::Live(applier, id);
                 }
                 target.facts_known = true;
-                target.has_rules = has_rules;
+                target.has_rules = found.is_some();
+                target.note_found(id, found.filter(|_| !self.unread.is_empty()));
                 if seen != Sight::Unseen
                     && seen != Sight::Namespace(id)
                     && let Ok(path) = target.path.clone()
@@ -266,12 +268,17 @@ impl Controller {
         };
         match &target.phase {
             Phase::Live(..) if target.nothing_to_do() => target.retire(),
+            Phase::Live(applier, _) if target.must_hold(&self.unread) => {
+                applier.mailbox().keep();
+                target.hold(&self.unread);
+            }
             Phase::Live(applier, _) => {
+                target.held = None;
                 self.quiet_until = Some(now + QUIET);
                 let stamp = target.stamp.take();
                 applier.mailbox().enforce(target.wanted.clone(), stamp);
             }
-            Phase::Opening(applier) if target.facts_known => {
+            Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
                 let stamp = target.stamp.take();
                 applier.mailbox().enforce(target.wanted.clone(), stamp);
             }

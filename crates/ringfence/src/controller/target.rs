@@ -9,6 +9,7 @@ use ringfence_netns::NetnsId;
 use ringfence_policy::PodView;
 use ringfence_ruleset::Ruleset;
 
+use super::hold::Earlier;
 use crate::applier::Applier;
 use crate::event::Stamp;
 use crate::snapshot::{Isolation, PodStatus, State};
@@ -41,6 +42,10 @@ pub(super) struct Target {
     pub(super) seen_meanwhile: Sight,
     /// Whether rules of an earlier run were found there.
     pub(super) has_rules: bool,
+    /// What was found there when it was opened first, as long as it may have to stay.
+    pub(super) earlier: Option<Earlier>,
+    /// Why it stays although something else is wanted.
+    pub(super) held: Option<Arc<str>>,
     state: State,
     since: SystemTime,
 }
@@ -96,6 +101,8 @@ impl Target {
             facts_known: false,
             seen_meanwhile: Sight::Unseen,
             has_rules: false,
+            earlier: None,
+            held: None,
             state: State::Pending("it is new".into()),
             since: SystemTime::now(),
         }
@@ -125,6 +132,7 @@ impl Target {
         self.in_kernel = InKernel::Untouched;
         self.facts_known = false;
         self.has_rules = false;
+        self.held = None;
         self.failure = None;
     }
 
@@ -169,6 +177,7 @@ impl Target {
     /// Whether its first turn is over: something is in force, or there is a reason why not.
     pub(super) fn settled(&self) -> bool {
         self.failure.is_some()
+            || self.held.is_some()
             || match &self.phase {
                 Phase::Absent(_) | Phase::Idle(_) | Phase::Broken => true,
                 Phase::Opening(_) => false,
@@ -192,7 +201,7 @@ impl Target {
             netns: self.path.as_ref().ok().cloned(),
             wanted: self.wanted.clone(),
             in_kernel: match &self.in_kernel {
-                InKernel::Untouched => None,
+                InKernel::Untouched => self.kept().cloned(),
                 InKernel::Holds(ruleset) => ruleset.clone(),
             },
             applier: self.applier().map(|applier| Arc::clone(applier.mailbox())),
@@ -207,6 +216,9 @@ impl Target {
             } else {
                 Arc::clone(&failure.reason)
             });
+        }
+        if let Some(why) = &self.held {
+            return State::Held(Arc::clone(why));
         }
         if self.wanted.is_none() {
             return State::Open;

@@ -10,6 +10,7 @@ use ringfence_kube::directory::Update;
 use ringfence_model::{Consequence, Diagnostic, Object, ObjectKey, PodUid, Reason, Severity, Source};
 use tracing::{debug, info, warn};
 
+use super::hold::listed;
 use super::pods::target_facts;
 use super::target::{Phase, REOPEN_AFTER, Target};
 use super::{Controller, SLICES};
@@ -98,7 +99,11 @@ impl Controller {
                 let change = self.findings.replace(Finder::Source, &source, diagnostics);
                 self.report(&change);
             }
-            Update::Synced => self.source_synced(now),
+            Update::Synced { unread } => {
+                self.unread = unread;
+                self.source_synced(now);
+            }
+            Update::Unread(unread) => self.unread_changed(unread),
         }
     }
 
@@ -154,9 +159,32 @@ impl Controller {
             policies = self.roster.policies().len(),
             "Source has delivered everything once: enforcement begins"
         );
+        if !self.unread.is_empty() {
+            warn!(
+                source = &*self.setup.source,
+                unread = listed(&self.unread).as_str(),
+                "Not everything could be read: what rules of an earlier run isolate stays isolated until it can"
+            );
+        }
         // Every pod is opened once, isolated or not: rules of an earlier run may have to go.
         for pod in self.active.values().cloned().collect::<Vec<_>>() {
             self.open(&pod, Cause::Start, now);
+        }
+    }
+
+    /// Another list of what could not be read: pods that were held for it may have their rules now.
+    fn unread_changed(&mut self, unread: Vec<Source>) {
+        self.unread = unread;
+        if self.unread.is_empty() {
+            info!(source = &*self.setup.source, "Everything in the source has been read");
+        }
+        for (pod, target) in &mut self.targets {
+            if self.unread.is_empty() {
+                target.forget_found();
+            }
+            if target.held.is_some() {
+                self.due.insert(pod.clone());
+            }
         }
     }
 
@@ -272,6 +300,7 @@ impl Controller {
                 match &status.state {
                     State::Open => debug!(pod, uid, "Pod is not isolated"),
                     State::Enforced => info!(pod, uid, "Pod is enforced"),
+                    State::Held(_) => warn!(pod, uid, reason, "Pod is held: its rules stay as they are"),
                     State::Pending(_) if transient => debug!(pod, uid, reason, "Pod is pending"),
                     State::Pending(_) => info!(pod, uid, reason, "Pod is pending"),
                     State::Failed(_) => warn!(pod, uid, reason, "Pod has failed"),

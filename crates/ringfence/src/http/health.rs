@@ -22,7 +22,7 @@ pub async fn ready(State(readers): State<Readers>, RawQuery(query): RawQuery) ->
     (status, text(&snapshot, ready, verbose)).into_response()
 }
 
-/// A pod that waits for its network namespace, or that the kernel refuses, does not make the agent unready once it has
+/// A pod that waits for its network namespace, that is held, or that the kernel refuses, does not make the agent unready once it has
 /// had its turn: it is named here, and counted in the metrics, but an agent that is taken out of service for it would
 /// help nobody.
 fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
@@ -42,6 +42,7 @@ fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
     for status in snapshot.pods.values() {
         let name = &status.pod.name;
         match &status.state {
+            PodState::Held(reason) => line("held", &format!("pod {name}: {reason}")),
             PodState::Pending(reason) => line("pending", &format!("pod {name}: {reason}")),
             PodState::Failed(reason) => line("failed", &format!("pod {name}: {reason}")),
             PodState::Open | PodState::Enforced if verbose => {

@@ -42,7 +42,10 @@ fn shown(status: &PodStatus) -> (Option<&Ruleset>, &'static str) {
         (PodState::Enforced, _) => (wanted, "rules: being written, those before are in force until then"),
         (PodState::Open, None) => (wanted, "rules: none, everything passes"),
         (PodState::Open, Some(before)) => (Some(before), "rules: being removed, in force until then"),
-        (PodState::Failed(_), Some(before)) => (Some(before), "rules: those that were in force before and still are"),
+        (PodState::Held(_), None) => (None, "rules: those of an earlier run are in force and cannot be shown"),
+        (PodState::Failed(_) | PodState::Held(_), Some(before)) => {
+            (Some(before), "rules: those that were in force before and still are")
+        }
         (PodState::Failed(_), None) | (PodState::Pending(_), _) => (wanted, "rules: wanted, NOT in force"),
     }
 }

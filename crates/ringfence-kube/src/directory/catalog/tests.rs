@@ -43,7 +43,7 @@ impl Fixture {
                 }
                 Update::Gone { key, source } => (format!("gone {source} {key:?}"), [].as_slice()),
                 Update::Report { source, diagnostics } => (format!("report {source}"), diagnostics.as_slice()),
-                Update::Synced => ("synced".to_owned(), [].as_slice()),
+                Update::Synced { .. } | Update::Unread(_) => unreachable!("the watcher's"),
             };
             // Keys in short: `Pod(PodUid("u"))`.
             let line = line.replace("Some(", "").replace("))", ")");
@@ -341,4 +341,66 @@ fn remarks_have_a_slot_of_their_own() {
         turn
           report File /r
     "#]]);
+}
+
+/// `files` are written one after the other; then this is what has never been read.
+#[track_caller]
+fn check_unread(fixture: &Fixture, expected: &[&str]) {
+    let unread: Vec<String> = fixture.catalog.unread().iter().map(ToString::to_string).collect();
+    assert_eq!(unread, expected);
+}
+
+#[test]
+fn s139_what_was_never_read_is_told_until_it_is_mended_or_removed() {
+    let nameless = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {}\n";
+    for broken in [BROKEN, "{}", nameless, &(ns("a") + BROKEN)] {
+        let it = start().write("f", broken);
+        check_unread(&it, &["File f"]);
+        check_unread(&it.write("f", &ns("a")), &[]);
+        check_unread(&start().write("f", broken).remove("f"), &[]);
+        // Another fault does not make it known.
+        check_unread(&start().write("f", broken).unreadable("f"), &["File f"]);
+    }
+    check_unread(&start().unreadable("f"), &["File f"]);
+    check_unread(&start().unreadable("f").write("f", "# nothing"), &[]);
+    let both = start().write("f", BROKEN).unreadable("g");
+    check_unread(&both, &["File f", "File g"]);
+    let mut awaited = start();
+    awaited.catalog.await_first(Path::new("f"));
+    check_unread(&awaited, &["File f"]);
+    check_unread(&awaited.write("f", &ns("a")), &[]);
+}
+
+#[test]
+fn s139_what_was_read_once_is_known_however_broken_it_is_now() {
+    check_unread(&start().write("f", &ns("a")).write("f", BROKEN), &[]);
+    check_unread(&start().write("f", &ns("a")).unreadable("f"), &[]);
+    // Neither pods that are rejected nor kinds that nobody reads hide the isolation of anybody.
+    check_unread(
+        &start().write("f", "apiVersion: v1\nkind: Widget\nmetadata: {name: a}\n"),
+        &[],
+    );
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: x}\nspec: 5\n";
+    let it = start().write("f", pod);
+    assert_eq!(it.catalog.files().count(), 1, "it is reported");
+    check_unread(&it, &[]);
+}
+
+#[test]
+fn s139_a_file_that_was_read_in_part_stays_unread_whichever_part_is_broken() {
+    let it = start().write("f", &(ns("a") + BROKEN)).write("f", BROKEN);
+    check_unread(&it, &["File f"]);
+    let it = it.write("f", &(BROKEN.to_owned() + &ns("b")));
+    check_unread(&it, &["File f"]);
+    check_unread(&it.write("f", &(ns("a") + &ns("b"))), &[]);
+}
+
+#[test]
+fn s139_a_file_that_was_never_read_is_not_gone_before_that_is_certain() {
+    let it = start().write("f", BROKEN).write("g", &ns("g"));
+    let loses = |path: &str, text: &str| it.catalog.would_lose(Path::new(path), &document::read(text, path));
+    assert!(loses("f", ""), "cut short, or removed to be written anew");
+    assert!(loses("f", &ns("a")));
+    assert!(!loses("f", "kind: [[\n"), "nothing becomes known");
+    assert!(!loses("g", &ns("g")));
 }
