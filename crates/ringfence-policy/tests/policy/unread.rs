@@ -80,7 +80,7 @@ fn answer(opening: &Packet) -> Option<Packet> {
             transport,
         },
         conntrack: match opening.conntrack {
-            Conntrack::Untracked | Conntrack::Invalid => return None,
+            Conntrack::Untracked | Conntrack::Invalid | Conntrack::PickedUp => return None,
             Conntrack::Tracked { related, .. } => Conntrack::Tracked {
                 direction: CtDirection::Reply,
                 related,
