@@ -96,10 +96,11 @@ impl fmt::Display for Tally {
     }
 }
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "datagram",
     "fragments",
     "segment",
+    "mid-stream segment",
     "association",
     "protocol without ports",
     "echo",
@@ -116,7 +117,8 @@ impl Shot {
             _ if self.group.is_some() => "group",
             What::Datagram(_) => "datagram",
             What::Fragments(_) => "fragments",
-            What::Syn(_) | What::Ack(_) => "segment",
+            What::Syn(_) => "segment",
+            What::Ack(_) => "mid-stream segment",
             What::Init(_) => "association",
             What::Protocol(_) => "protocol without ports",
             What::Echo => "echo",
@@ -132,7 +134,7 @@ impl Shot {
     fn l4(&self) -> Option<L4> {
         match self.what {
             What::Datagram(port) | What::Fragments(port) | What::ErrorAbout(port) => Some(L4::udp(port)),
-            What::Syn(port) | What::Ack(port) => Some(L4::tcp(port)),
+            What::Syn(port) => Some(L4::tcp(port)),
             What::Init(port) => Some(L4::sctp(port)),
             What::Protocol(number) => Some(L4::Other(number)),
             What::Echo => Some(match self.family {
@@ -142,7 +144,7 @@ impl Shot {
             What::Message(message, 0, 255) | What::Message(message @ (130..=132 | 143), ..) => {
                 Some(L4::Icmpv6 { message })
             }
-            What::StrayAnswer | What::StrayError | What::Message(..) => None,
+            What::Ack(_) | What::StrayAnswer | What::StrayError | What::Message(..) => None,
         }
     }
 }
@@ -448,6 +450,7 @@ fn wait(stage: &Stage, expected: &BTreeMap<usize, BTreeSet<u64>>) -> Result<()> 
 /// What the oracle says, where the statements say anything.
 fn oracle(world: &World, shot: &Shot) -> Result<Option<bool>> {
     let isolated = world.isolated(shot.to, ATTACHMENT, Direction::Ingress)?;
+    let isolated_at_all = isolated || world.isolated(shot.to, ATTACHMENT, Direction::Egress)?;
     let allows = |l4| {
         let verdict = evaluate_at(
             &world.universe,
@@ -462,6 +465,8 @@ fn oracle(world: &World, shot: &Shot) -> Result<Option<bool>> {
     Ok(match (shot.what, shot.l4()) {
         // 109: part of no connection.
         (What::StrayAnswer | What::StrayError, _) => Some(!isolated),
+        // 106: it opens no connection, and nobody can tell who had opened the one that it is from.
+        (What::Ack(_), _) => Some(!isolated_at_all),
         // 102: with the connection. After a denied one there is nothing that the error could be about.
         (_, Some(l4)) => Some(allows(l4)),
         // 122: no exemption; what has come over a router is no ND, and what may do everything may send that too.
