@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use common::dice::{Dice, element, make_disjoint, numbers, rulesets};
 use common::{
-    SRC, TCP, UDP, V4, V6, accept, base, deny, example, goto, interface, jump, name, ports, regular, ruleset, set,
-    table,
+    SRC, TCP, UDP, V4, V6, accept, address, base, deny, example, goto, interface, jump, name, ports, regular, ruleset,
+    set, table,
 };
 use proptest::prelude::*;
 use ringfence_model::{Family, Protocol};
@@ -291,6 +291,62 @@ fn s102_errors_pass_where_the_connection_s_peer_is_allowed() {
         &error_about(arrives("net1"), data, ORIGINAL, "10.20.1.11", "10.20.1.10"),
         DENIED_IN,
     );
+}
+
+/// Each condition alone, with the packets that it tells apart.
+#[test]
+fn s106_s121_new_connections_segments_without_syn_and_redirects() {
+    let passes = |condition: Match, packet: &Packet| {
+        let base = base(Hook::Prerouting, -160, vec![accept(&[condition]), deny(&[], "x")]);
+        let rules = ruleset(table(&["x"], vec![], [("arrive", base)]), table(&[], vec![], []));
+        trace(&rules, packet).expect("a trace").decision == Decision::Accept
+    };
+    let tcp = segment(TCP, "10.20.1.11:40000", "10.20.1.10:80");
+    let udp = segment(UDP, "10.20.1.11:40000", "10.20.1.10:80");
+    let first = |content| tracked(arrives("net1"), content, ORIGINAL);
+    let answer = |content| tracked(arrives("net1"), content, REPLY);
+    let with = |conntrack, content| Packet {
+        conntrack,
+        ..first(content)
+    };
+    let error = |content| error_about(arrives("net1"), content, ORIGINAL, "10.20.1.11", "10.20.1.10");
+    for (packet, new, not_syn) in [
+        (first(tcp), true, false),
+        (first(udp), true, false),
+        (with(Conntrack::PickedUp, tcp), true, true),
+        (answer(tcp), false, true),
+        (answer(udp), false, false),
+        (with(Conntrack::Invalid, tcp), false, true),
+        (with(Conntrack::Untracked, udp), false, false),
+        (error(udp), false, false),
+    ] {
+        assert_eq!(passes(Match::CtNew, &packet), new, "{packet:?}");
+        assert_eq!(passes(Match::TcpNotSyn, &packet), not_syn, "{packet:?}");
+    }
+    // What is picked up has its own ends for those of its connection.
+    let known = set(SetKind::Addresses(V4), &[address("10.20.1.11")]);
+    let opener = Match::InSet(Key::CtOriginalSource(V4), name("known"));
+    let base = base(Hook::Prerouting, -160, vec![accept(&[opener]), deny(&[], "x")]);
+    let rules = ruleset(
+        table(&["x"], vec![("known", known)], [("arrive", base)]),
+        table(&[], vec![], []),
+    );
+    let found = trace(&rules, &with(Conntrack::PickedUp, tcp)).expect("a trace");
+    assert_eq!(found.decision, Decision::Accept);
+
+    let four = |kind, code| error(content("10.20.1.1", "10.20.1.10", icmp(V4, kind, code)));
+    let six = |kind, code| untracked(arrives("net1"), link(kind, code, 64));
+    for (packet, redirects) in [
+        (four(5, 1), [true, false]),
+        (four(137, 0), [false, false]),
+        (four(3, 4), [false, false]),
+        (six(137, 1), [false, true]),
+        (six(5, 0), [false, false]),
+        (first(tcp), [false, false]),
+    ] {
+        let found = [V4, V6].map(|family| passes(Match::Redirect(family), &packet));
+        assert_eq!(found, redirects, "{packet:?}");
+    }
 }
 
 #[test]
