@@ -25,10 +25,10 @@ fn added() -> Vec<String> {
 
 /// `setpriv …`, behind which a program has these capabilities and can get no others.
 fn with(capabilities: &[String]) -> Vec<String> {
-    let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let set = [&["-all".to_owned()], capabilities].concat().join(",+");
     vec![
         "setpriv".to_owned(),
-        format!("--bounding-set=-all{set}"),
+        format!("--bounding-set={set}"),
         "--inh-caps=-all".to_owned(),
         "--no-new-privs".to_owned(),
     ]
