@@ -73,8 +73,16 @@ impl World {
 
     /// Starts the agent and waits until it is ready.
     pub fn start(&mut self) {
+        self.start_through(&[]);
+    }
+
+    /// The same by way of a program that executes what its arguments end with.
+    pub fn start_through(&mut self, wrapper: &[String]) {
         let listen = free_port().expect("a port");
-        let mut agent = Agent::start(Path::new(PROGRAM), &self.arguments(), listen).expect("it starts");
+        let mut command: Vec<String> = wrapper.to_vec();
+        command.push(PROGRAM.to_owned());
+        command.extend(self.arguments());
+        let mut agent = Agent::start(Path::new(&command[0]), &command[1..], listen).expect("it starts");
         agent.wait_ready(PATIENCE).expect("it gets ready");
         self.agent = Some(agent);
     }
