@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ringfence_model::{Coverage, NamespacedName, Object, ObjectKey, Policy, PolicyKey, PolicyKind, Ports, PortMatch, Scope};
+use ringfence_model::{
+    Coverage, NamespacedName, Object, ObjectKey, Policy, PolicyKey, PolicyKind, PortMatch, Ports, Scope,
+};
 use serde_json::Value;
 
 use super::stream::Stream;
@@ -14,6 +16,9 @@ use crate::decode::{decode_kind, file_source};
 use crate::directory::Update;
 use crate::kind::Kind;
 use crate::metadata::{identity, source_of};
+
+/// In place of a file's name, for what cannot be named.
+const ORIGIN: &str = "the Kubernetes API";
 
 /// One object as a watch knows it.
 #[derive(Debug)]
@@ -48,7 +53,10 @@ impl Merge {
     pub(super) fn new(scope: Scope) -> Self {
         Self {
             scope,
-            known: Stream::ALL.into_iter().map(|stream| (stream, Known::default())).collect(),
+            known: Stream::ALL
+                .into_iter()
+                .map(|stream| (stream, Known::default()))
+                .collect(),
             asking_for_full_pods: HashSet::new(),
             updates: Vec::new(),
         }
@@ -112,7 +120,7 @@ impl Merge {
             return;
         }
         let old_key = before.and_then(|before| before.key.clone());
-        let mut decoded = decode_kind(kind, value, "the Kubernetes API");
+        let mut decoded = decode_kind(kind, value, ORIGIN);
         if stream == Stream::RemotePods {
             // The agent of the pod's own node says it; a thousand agents that say it too help nobody.
             decoded.diagnostics.clear();
@@ -207,17 +215,14 @@ impl Merge {
             .as_object()
             .ok_or_else(|| "it is no object".to_owned())
             .and_then(|fields| identity(kind, fields));
-        match name {
-            Ok(name) => Some(name),
-            Err(_) => {
-                let decoded = decode_kind(kind, value, "the Kubernetes API");
-                self.updates.push(Update::Report {
-                    source: file_source("the Kubernetes API"),
-                    diagnostics: decoded.diagnostics,
-                });
-                None
-            }
+        if name.is_err() {
+            let decoded = decode_kind(kind, value, ORIGIN);
+            self.updates.push(Update::Report {
+                source: file_source(ORIGIN),
+                diagnostics: decoded.diagnostics,
+            });
         }
+        name.ok()
     }
 
     fn known_mut(&mut self, stream: Stream) -> &mut Known {

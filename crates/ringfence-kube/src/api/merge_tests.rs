@@ -53,12 +53,22 @@ fn a_new_list_is_the_difference_to_what_was_known() {
 #[test]
 fn a_list_that_breaks_off_removes_nothing() {
     let mut merge = Merge::new(Scope::Secondary);
-    list(&mut merge, Stream::LocalPods, Kind::Pod, &[pod("a", "1", "1"), pod("b", "2", "1")]);
+    list(
+        &mut merge,
+        Stream::LocalPods,
+        Kind::Pod,
+        &[pod("a", "1", "1"), pod("b", "2", "1")],
+    );
     merge.updates();
     merge.begin(Stream::LocalPods);
     merge.apply(Stream::LocalPods, Kind::Pod, &pod("b", "2", "1"));
     // The connection is lost here; the next list begins anew and is complete.
-    list(&mut merge, Stream::LocalPods, Kind::Pod, &[pod("a", "1", "1"), pod("b", "2", "1")]);
+    list(
+        &mut merge,
+        Stream::LocalPods,
+        Kind::Pod,
+        &[pod("a", "1", "1"), pod("b", "2", "1")],
+    );
     check(&mut merge, &[]);
 }
 
@@ -147,8 +157,18 @@ fn s090_full_pods_are_asked_for_while_a_policy_needs_them() {
     check(Scope::Secondary, &plain, &none, false);
     check(Scope::Secondary, &named, &none, true);
     check(Scope::All, &plain, &none, true);
-    check(Scope::Secondary, &plain, &json!({"k8s.v1.cni.cncf.io/policy-for": "default"}), true);
-    check(Scope::All, &plain, &json!({"k8s.v1.cni.cncf.io/policy-for": "net-a"}), false);
+    check(
+        Scope::Secondary,
+        &plain,
+        &json!({"k8s.v1.cni.cncf.io/policy-for": "default"}),
+        true,
+    );
+    check(
+        Scope::All,
+        &plain,
+        &json!({"k8s.v1.cni.cncf.io/policy-for": "net-a"}),
+        false,
+    );
 }
 
 #[test]

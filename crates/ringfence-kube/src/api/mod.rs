@@ -56,6 +56,17 @@ pub enum State {
     Troubled(Trouble),
 }
 
+impl State {
+    /// As a metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Troubled(trouble) => trouble.label(),
+        }
+    }
+}
+
 /// One watch, for people and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {

@@ -17,10 +17,9 @@ use serde_json::{Map, Value};
 use crate::kind::Kind;
 
 /// An object of a watch.
-pub(super) trait Watched: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static {
-    /// What the decoder calls it.
-    const KIND: Kind;
-
+pub(super) trait Watched:
+    kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static
+{
     /// The whole object, without what nobody needs.
     fn into_value(self) -> Value;
 }
@@ -139,8 +138,6 @@ impl<M: Marker> kube::Resource for Raw<M> {
 }
 
 impl<M: Marker> Watched for Raw<M> {
-    const KIND: Kind = M::KIND;
-
     fn into_value(self) -> Value {
         self.value
     }
@@ -148,8 +145,6 @@ impl<M: Marker> Watched for Raw<M> {
 
 /// Labels, annotations and deletionTimestamp are all that is needed of a namespace.
 impl Watched for PartialObjectMeta<Namespace> {
-    const KIND: Kind = Kind::Namespace;
-
     fn into_value(self) -> Value {
         metadata_only(self.metadata)
     }
@@ -157,8 +152,6 @@ impl Watched for PartialObjectMeta<Namespace> {
 
 /// Labels and annotations are all that a peer on a second network needs.
 impl Watched for PartialObjectMeta<Pod> {
-    const KIND: Kind = Kind::Pod;
-
     fn into_value(self) -> Value {
         metadata_only(self.metadata)
     }
@@ -230,7 +223,9 @@ mod tests {
         });
         let partial: PartialObjectMeta<Pod> = serde_json::from_value(value).unwrap();
         let decoded = decode_kind(Kind::Pod, &partial.into_value(), "api");
-        let Some(Object::Pod(pod)) = decoded.object else { panic!("{decoded:?}") };
+        let Some(Object::Pod(pod)) = decoded.object else {
+            panic!("{decoded:?}")
+        };
         assert_eq!(decoded.diagnostics, []);
         assert_eq!(pod.attachments.len(), 2);
         assert!(pod.attachments[0].primary && !pod.attachments[0].addresses.is_empty());

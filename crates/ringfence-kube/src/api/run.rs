@@ -153,7 +153,11 @@ impl Runner {
 
     fn take(&mut self, (stream, generation): Tag, said: Said, out: &mpsc::Sender<(Tag, Said)>) {
         // Of a watch that has been replaced: it may say the opposite of what is being listed now.
-        if self.tasks.get(&stream).is_none_or(|(current, _)| *current != generation) {
+        if self
+            .tasks
+            .get(&stream)
+            .is_none_or(|(current, _)| *current != generation)
+        {
             return;
         }
         let kind = kind_of(stream);
@@ -212,12 +216,18 @@ impl Runner {
             }
             _ => {}
         }
-        if self.health.get(&stream).is_some_and(|health| health.state == State::Troubled(trouble.clone())) {
+        if self
+            .health
+            .get(&stream)
+            .is_some_and(|health| health.state == State::Troubled(trouble.clone()))
+        {
             return;
         }
         let resource = stream.resource();
         match &trouble {
-            Trouble::NotInstalled => info!(watch = %stream, resource, "Not installed: it is looked for again and again"),
+            Trouble::NotInstalled => {
+                info!(watch = %stream, resource, "Not installed: it is looked for again and again");
+            }
             Trouble::Forbidden(message) => error!(
                 watch = %stream, resource, message,
                 "RBAC does not allow the agent to list and watch this: what it delivered before stays in force"
@@ -232,7 +242,9 @@ impl Runner {
     }
 
     fn set_state(&mut self, stream: Stream, state: State) {
-        let Some(health) = self.health.get_mut(&stream) else { return };
+        let Some(health) = self.health.get_mut(&stream) else {
+            return;
+        };
         if health.state == state {
             return;
         }
@@ -246,23 +258,20 @@ impl Runner {
     /// Asks more of remote pods while a policy needs it, and less again some time after.
     fn choose_detail(&mut self, out: &mpsc::Sender<(Tag, Said)>) {
         let needed = self.merge.needs_full_pods() || !self.selects_host_network;
-        match (needed, self.detail) {
-            (true, Detail::Full) => self.full_until = None,
-            (true, Detail::Metadata) => {
-                info!("A policy needs named ports or cluster addresses of remote pods: they are watched in full");
+        let wanted = if needed { Detail::Full } else { Detail::Metadata };
+        if wanted == self.detail {
+            self.full_until = None;
+        } else if needed {
+            info!("A policy needs named ports or cluster addresses of remote pods: they are watched in full");
+            self.switch(wanted, out);
+        } else {
+            let now = Instant::now();
+            let until = *self.full_until.get_or_insert(now + KEEP_FULL);
+            if until <= now {
+                info!("No policy needs more of remote pods than their metadata any more");
                 self.full_until = None;
-                self.switch(Detail::Full, out);
+                self.switch(wanted, out);
             }
-            (false, Detail::Full) => match self.full_until {
-                None => self.full_until = Some(Instant::now() + KEEP_FULL),
-                Some(until) if until <= Instant::now() => {
-                    info!("No policy needs more of remote pods than their metadata any more");
-                    self.full_until = None;
-                    self.switch(Detail::Metadata, out);
-                }
-                Some(_) => {}
-            },
-            (false, Detail::Metadata) => self.full_until = None,
         }
     }
 
@@ -313,6 +322,10 @@ fn kind_of(stream: Stream) -> Kind {
 
 /// Pods that have ended are no peers (statement 132), nor are those on their node's network (statement 49).
 fn remote(node: &str, selects_host_network: bool) -> String {
-    let host_network = if selects_host_network { ",spec.hostNetwork=false" } else { "" };
+    let host_network = if selects_host_network {
+        ",spec.hostNetwork=false"
+    } else {
+        ""
+    };
     format!("spec.nodeName!={node},status.phase!=Succeeded,status.phase!=Failed{host_network}")
 }

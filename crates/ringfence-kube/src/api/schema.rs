@@ -46,10 +46,15 @@ pub(super) async fn look(client: Client, batches: mpsc::Sender<Vec<Update>>) {
 /// `None` where the document does not describe ports at all (a schema that preserves unknown fields).
 fn has_end_port(document: &Value) -> Option<bool> {
     let schemas = document.pointer("/components/schemas")?.as_object()?;
-    let policy = schemas.iter().find(|(name, _)| name.ends_with(".MultiNetworkPolicy"))?.1;
-    let rules = ["ingress", "egress"]
-        .into_iter()
-        .filter_map(|direction| policy.pointer(&format!("/properties/spec/properties/{direction}/items/properties/ports/items")));
+    let policy = schemas
+        .iter()
+        .find(|(name, _)| name.ends_with(".MultiNetworkPolicy"))?
+        .1;
+    let rules = ["ingress", "egress"].into_iter().filter_map(|direction| {
+        policy.pointer(&format!(
+            "/properties/spec/properties/{direction}/items/properties/ports/items"
+        ))
+    });
     let mut answer = None;
     for ports in rules {
         if ports.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {

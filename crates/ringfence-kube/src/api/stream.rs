@@ -143,6 +143,18 @@ impl Trouble {
     }
 }
 
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInstalled => f.write_str("not installed; it is looked for again and again"),
+            Self::Forbidden(message) => write!(f, "forbidden: {message}; allow the agent to get, list and watch it"),
+            Self::Selector(message) => write!(f, "the server refuses the field selector: {message}"),
+            Self::Expired => f.write_str("the server has forgotten the watch; listing again"),
+            Self::Failed(message) => write!(f, "{message}; tried again"),
+        }
+    }
+}
+
 /// An error with its causes: the outermost one is often only "client error (Connect)".
 fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -162,12 +174,7 @@ fn in_full(error: &dyn std::error::Error) -> String {
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs for ever, or until nobody listens. `tag` goes with everything that is said.
-pub(super) async fn run<K: Watched, T: Copy>(
-    client: Client,
-    fields: Option<&str>,
-    tag: T,
-    out: Sender<(T, Said)>,
-) {
+pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
     let mut config = watcher::Config::default();
     if let Some(fields) = fields {
         config = config.fields(fields);
@@ -225,7 +232,9 @@ mod tests {
         let mut status = Status::failure(message, "Reason");
         status.code = code;
         assert_eq!(
-            &Trouble::of(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status.clone())))),
+            &Trouble::of(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(
+                status.clone()
+            )))),
             expected
         );
         assert_eq!(&Trouble::of(&watcher::Error::WatchError(Box::new(status))), expected);
@@ -243,7 +252,11 @@ mod tests {
             &Trouble::Selector("field label not supported: spec.hostNetwork".to_owned()),
         );
         for code in [400, 429, 500, 503, 504] {
-            check(code, "busy", &Trouble::Failed(format!("the server answers {code}: busy")));
+            check(
+                code,
+                "busy",
+                &Trouble::Failed(format!("the server answers {code}: busy")),
+            );
         }
     }
 }
