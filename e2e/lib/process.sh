@@ -1,0 +1,67 @@
+# Processes of a run: each is a script in $RUN/commands, so that everybody can read how it was started and start it again.
+# Needs $RUN. Sourced, not run.
+# shellcheck shell=bash
+
+# write_command NAME NETNS COMMAND...: says how process NAME is started. NETNS is a network namespace of the run, or host.
+write_command() {
+    local name=$1 netns=$2 enter=()
+    shift 2
+    # Not 'ip netns exec', which hides /sys/fs/cgroup behind a new mount of /sys.
+    [ "$netns" = host ] || enter=(nsenter "--net=/run/netns/$(netns_name "$netns")")
+    {
+        echo '#!/bin/sh'
+        printf 'exec'
+        printf ' %q' "${enter[@]}" "$@"
+        echo
+    } >"$RUN/commands/$name"
+    chmod +x "$RUN/commands/$name"
+}
+
+# start_process NAME: starts it in the background, its output in $RUN/log/NAME.log.
+start_process() {
+    local name=$1
+    [ -x "$RUN/commands/$name" ] || die "there is no process $name in run $ID (there are: $(ls "$RUN/commands"))"
+    ! is_alive "$name" || die "$name runs already"
+    # In a session of its own: a Ctrl-C is for the script, which then ends everything in order.
+    PATH=$BIN:$PATH setsid "$RUN/commands/$name" >>"$RUN/log/$name.log" 2>&1 </dev/null 8>&- 9>&- &
+    local pid=$!
+    disown "$pid"
+    printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN/pids/$name"
+}
+
+# A process number may be another process's by now; together with its start time it is not.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+
+is_alive() {
+    local pid started
+    read -r pid started 2>/dev/null <"$RUN/pids/$1" || return 1
+    [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ] &&
+        ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null
+}
+
+# end_process NAME [SIGNAL]: signals it and waits until it is gone; after 10 seconds it is killed.
+end_process() {
+    local name=$1 signal=${2:-TERM} pid rest deadline=$((SECONDS + 10))
+    if is_alive "$name"; then
+        read -r pid rest <"$RUN/pids/$name"
+        kill -s "$signal" "$pid" 2>/dev/null || true
+        while is_alive "$name"; do
+            ((SECONDS < deadline)) || kill -s KILL "$pid" 2>/dev/null || true
+            sleep 0.05
+        done
+    fi
+    rm -f "$RUN/pids/$name"
+}
+
+# await_process SECONDS NAME WHAT COMMAND...: waits for the command to succeed while the process lives; shows its log if not.
+await_process() {
+    local limit=$1 name=$2 what=$3 deadline=$((SECONDS + $1))
+    shift 3
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS >= deadline)) || ! is_alive "$name"; then
+            tail -n 30 "$RUN/log/$name.log" >&2
+            die "$name: no $what (within ${limit}s; the end of its log is above, all of it in $RUN/log)"
+        fi
+        sleep 0.05
+    done
+}
