@@ -69,11 +69,17 @@ END
 
 # $RUN/kubectl: for people and scripts.
 write_kubectl() {
-    local enter=
-    [ "$1" = host ] || enter="nsenter --net=/run/netns/$(netns_name "$1") "
-    printf '#!/bin/sh\nexec %s%q --kubeconfig %q --cache-dir %q "$@"\n' \
-        "$enter" "$BIN/kubectl" "$RUN/kubeconfig" "$RUN/kubectl-cache" >"$RUN/kubectl"
-    chmod +x "$RUN/kubectl"
+    local place=$1
+    write_tool kubectl "$place" "$BIN/kubectl" --kubeconfig "$RUN/kubeconfig" --cache-dir "$RUN/kubectl-cache"
+}
+
+# write_tool NAME PLACE COMMAND...: a script $RUN/NAME that runs the command there with further arguments.
+write_tool() {
+    local name=$1 enter=()
+    mapfile -t enter < <(enter_words "$2")
+    shift 2
+    printf '#!/bin/sh\nexec%s "$@"\n' "$(printf ' %q' "${enter[@]}" "$@")" >"$RUN/$name"
+    chmod +x "$RUN/$name"
 }
 
 controllers() {

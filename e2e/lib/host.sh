@@ -1,4 +1,4 @@
-# What a cluster changes on the machine outside of its folder: host sysctls, mounts, cgroups, network namespaces.
+# What a cluster changes on the machine outside of its folder: sysctls, empty folders, cgroups, network namespaces.
 # Needs $RUN and $ID. Sourced, not run.
 # shellcheck shell=bash
 
@@ -18,29 +18,32 @@ locked() {
     exec 8>&-
 }
 
+# Folders of the machine that each node has its own of: what a node finds there is what a node finds anywhere.
+NODE_FOLDERS=(/run/netns /run/containerd /run/nri /var/lib/containerd /var/lib/kubelet /var/lib/cni /var/log)
+
 # The first run saves what the machine had, the last one puts it back.
 save_host() {
-    if [ ! -e "$RUNS/.host-sysctls" ]; then
-        local key
-        for key in "${HOST_SYSCTLS[@]}"; do printf '%s=%s\n' "$key" "$(sysctl -n "$key")"; done >"$RUNS/.host-sysctls"
-        [ -e /var/lib/kubelet ] || touch "$RUNS/.no-var-lib-kubelet"
-    fi
     touch "$RUN/uses-host-settings"
+    if [ ! -e "$RUNS/.host-sysctls" ]; then
+        local key folder
+        : >"$RUNS/.host-folders"
+        for folder in "${NODE_FOLDERS[@]}"; do [ -e "$folder" ] || echo "$folder" >>"$RUNS/.host-folders"; done
+        for key in "${HOST_SYSCTLS[@]}"; do printf '%s=%s\n' "$key" "$(sysctl -n "$key")"; done >"$RUNS/.host-sysctls"
+    fi
+    # Only to be mounted over.
+    mkdir -p "${NODE_FOLDERS[@]}"
     sysctl -qw fs.inotify.max_user_instances=8192
 }
 
 restore_host() {
+    local folder
     rm -f "$RUN/uses-host-settings"
     ! compgen -G "$RUNS/*/uses-host-settings" >/dev/null || return 0
     [ -e "$RUNS/.host-sysctls" ] || return 0
     sysctl -qp "$RUNS/.host-sysctls"
-    rm -f "$RUNS/.host-sysctls"
-    # Kubelets keep the folder of device plugins there whatever their root folder is.
-    if [ -e "$RUNS/.no-var-lib-kubelet" ]; then
-        rm -rf /var/lib/kubelet/device-plugins /var/lib/kubelet/pki
-        rmdir /var/lib/kubelet 2>/dev/null || true
-        rm -f "$RUNS/.no-var-lib-kubelet"
-    fi
+    # rmdir: whoever has put something there meanwhile keeps it.
+    while read -r folder; do rmdir "$folder" || true; done <"$RUNS/.host-folders"
+    rm -f "$RUNS/.host-sysctls" "$RUNS/.host-folders"
 }
 
 # Two nodes on one wire, and the control plane's namespace beside them.
@@ -74,14 +77,6 @@ make_underlay() {
 
 node_address() { printf '192.0.2.1%s\n' "${1#node}"; }
 
-# Whatever hangs below the run's folder, the deepest first.
-unmount_all() {
-    local target
-    findmnt --noheadings --raw --output TARGET | { grep "^$RUN/" || true; } | sort -r | while read -r target; do
-        umount "$target" 2>/dev/null || umount --lazy "$target" || true
-    done
-}
-
 remove_cgroups() {
     local folder
     for folder in /sys/fs/cgroup"$(cgroup_parent)" /sys/fs/cgroup/*"$(cgroup_parent)"; do
@@ -89,26 +84,26 @@ remove_cgroups() {
     done
 }
 
-# Containers' processes and shims that outlived an orderly removal: known by the run's cgroups and folder.
+# Processes of containers and shims that outlived an orderly removal: those in the run's cgroups, and those that see a node's
+# folders.
 kill_leftovers() {
-    local list pid
+    local node machine process
     find /sys/fs/cgroup -path "*$(cgroup_parent)/*" -name cgroup.procs -exec cat {} + 2>/dev/null |
-        while read -r pid; do kill -s KILL "$pid" 2>/dev/null || true; done
-    for list in /proc/[0-9]*/cmdline; do
-        # A shim is started with the socket of its containerd.
-        if tr '\0' ' ' 2>/dev/null <"$list" | grep -q "^[^ ]*containerd-shim-runc-v2 .*$RUN/"; then
-            pid=${list#/proc/}
-            kill -s KILL "${pid%/cmdline}" 2>/dev/null || true
-        fi
+        while read -r process; do kill -s KILL "$process" 2>/dev/null || true; done
+    for node in node1 node2; do
+        is_alive "$node" || continue
+        machine=$(process_id "$node")
+        for process in /proc/[0-9]*; do
+            process=${process#/proc/}
+            [ "$process" != "$machine" ] || continue
+            [ "$(readlink "/proc/$process/ns/mnt")" = "$(readlink "/proc/$machine/ns/mnt")" ] || continue
+            kill -s KILL "$process" 2>/dev/null || true
+        done
     done
 }
 
 remove_netns() {
     local name
-    # Those of pods that were not removed in order.
-    if [ -e "$RUN/pod-netns" ]; then
-        while read -r name; do [ ! -e "/run/netns/$name" ] || ip netns delete "$name"; done <"$RUN/pod-netns"
-    fi
     for name in $(ip netns list | awk -v run="rf-e2e-$ID-" 'index($1, run) == 1 {print $1}'); do
         ip netns delete "$name"
     done

@@ -48,4 +48,8 @@ make_images() {
 }
 
 # import_image NODE ARCHIVE
-import_image() { "$BIN/ctr" -a "$RUN/$1/containerd.sock" -n k8s.io images import "$2" >/dev/null; }
+import_image() {
+    local enter=()
+    mapfile -t enter < <(enter_words "$1")
+    "${enter[@]}" "$BIN/ctr" --namespace k8s.io images import "$2" >/dev/null
+}

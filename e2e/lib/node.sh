@@ -1,18 +1,27 @@
 # A node: containerd with NRI, a kubelet, Multus over a bridge. Needs $RUN and $ID. Sourced, not run.
 # shellcheck shell=bash
 
-# write_containerd NODE
+# A "machine": a process that holds the node's network and a view of the file system in which NODE_FOLDERS are the node's
+# own. So containerd, kubelet, CNI and the agent find everything at the usual places, two nodes do not see each other's, and
+# every mount goes with the last process.
+start_machine() {
+    local node=$1 folder script="mount --make-rslave /"
+    for folder in "${NODE_FOLDERS[@]}"; do
+        mkdir -p "$RUN/$node$folder"
+        script+="; mount --bind '$RUN/$node$folder' '$folder'"
+    done
+    # Containers get what is mounted later by propagation, which wants shared mounts.
+    script+="; mount --make-rshared /; touch '$RUN/$node/ready'; exec sleep infinity"
+    write_command "$node" host nsenter "--net=/run/netns/$(netns_name "$node")" \
+        unshare --mount --propagation slave sh -ec "$script"
+    start_process "$node"
+    await_process 10 "$node" "file system of its own" test -e "$RUN/$node/ready"
+}
+
 write_containerd() {
-    local node=$1 folder=$RUN/$1
-    mkdir -p "$folder"/{root,state,nri/plugins,nri/conf.d}
-    cat >"$folder/containerd.toml" <<END
+    local node=$1
+    cat >"$RUN/$node/containerd.toml" <<END
 version = 3
-root = "$folder/root"
-state = "$folder/state"
-[grpc]
-  address = "$folder/containerd.sock"
-[ttrpc]
-  address = "$folder/containerd.sock.ttrpc"
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "$PAUSE_IMAGE"
 [plugins."io.containerd.cri.v1.runtime"]
@@ -20,18 +29,15 @@ state = "$folder/state"
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["$BIN/cni"]
-    conf_dir = "$folder/cni"
+    conf_dir = "$RUN/$node/cni"
     max_conf_num = 1
-[plugins."io.containerd.nri.v1.nri"]
-  # The default is one socket per machine; here are several nodes.
-  socket_path = "$folder/nri/nri.sock"
-  plugin_path = "$folder/nri/plugins"
-  plugin_config_path = "$folder/nri/conf.d"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$RUN/$node/opt"
 END
-    write_command "$node-containerd" "$node" "$BIN/containerd" --config "$folder/containerd.toml"
+    write_command "$node-containerd" "$node" "$BIN/containerd" --config "$RUN/$node/containerd.toml"
 }
 
-# write_cni NODE: Multus (thin) in front of a bridge with host-local addresses.
+# Multus (thin) in front of a bridge with host-local addresses.
 write_cni() {
     local node=$1 folder=$RUN/$1
     mkdir -p "$folder/cni" "$folder/cni-cluster"
@@ -49,14 +55,13 @@ END
 END
 }
 
-# write_kubelet NODE
 write_kubelet() {
-    local node=$1 folder=$RUN/$1/kubelet
-    mkdir -p "$folder"/{manifests,log,volplugins,pki}
-    cat >"$folder/config.yaml" <<END
+    local node=$1
+    mkdir -p "$RUN/$node"/{manifests,volume-plugins}
+    cat >"$RUN/$node/kubelet.yaml" <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-containerRuntimeEndpoint: unix://$RUN/$node/containerd.sock
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 # Machines with cgroup v1 are welcome, and pods' groups lie below the run's own.
 failCgroupV1: false
 cgroupDriver: cgroupfs
@@ -75,23 +80,24 @@ localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 enableControllerAttachDetach: false
 resolvConf: ""
-staticPodPath: $folder/manifests
-podLogsDir: $folder/log
-volumePluginDir: $folder/volplugins
+staticPodPath: $RUN/$node/manifests
+volumePluginDir: $RUN/$node/volume-plugins
 nodeStatusUpdateFrequency: 5s
 syncFrequency: 10s
 END
-    write_command "$node-kubelet" "$node" "$BIN/kubelet" --kubeconfig "$RUN/kubeconfig" --config "$folder/config.yaml" \
-        --hostname-override "$node" --root-dir "$folder" --cert-dir "$folder/pki" --node-ip "$(node_address "$node")"
+    write_command "$node-kubelet" "$node" "$BIN/kubelet" --kubeconfig "$RUN/kubeconfig" \
+        --config "$RUN/$node/kubelet.yaml" --hostname-override "$node" --node-ip "$(node_address "$node")"
 }
 
 start_nodes() {
     local node archive
     for node in node1 node2; do
+        start_machine "$node"
         write_containerd "$node"
         write_cni "$node"
         write_kubelet "$node"
-        write_crictl "$node"
+        printf 'runtime-endpoint: unix:///run/containerd/containerd.sock\ntimeout: 30\n' >"$RUN/$node/crictl.yaml"
+        write_tool "crictl-$node" "$node" "$BIN/crictl" --config "$RUN/$node/crictl.yaml"
         start_process "$node-containerd"
     done
     for node in node1 node2; do
@@ -105,41 +111,20 @@ start_nodes() {
     done
 }
 
-# $RUN/crictl-NODE: for people and scripts.
-write_crictl() {
-    printf 'runtime-endpoint: unix://%s/%s/containerd.sock\ntimeout: 30\n' "$RUN" "$1" >"$RUN/$1/crictl.yaml"
-    # Inside the node: containerd streams on its loopback.
-    printf '#!/bin/sh\nexec nsenter --net=/run/netns/%q %q --config %q "$@"\n' \
-        "$(netns_name "$1")" "$BIN/crictl" "$RUN/$1/crictl.yaml" >"$RUN/crictl-$1"
-    chmod +x "$RUN/crictl-$1"
-}
-
 # Pods go while the API server still answers: Multus asks it on DEL.
 remove_pods() {
-    local node kind
-    for kind in daemonsets deployments replicasets; do
-        "$RUN/kubectl" delete "$kind" --all-namespaces --all --wait=false --request-timeout 5s >/dev/null 2>&1 || true
-    done
+    local node namespace
+    "$RUN/kubectl" delete daemonsets,deployments,replicasets,jobs --all-namespaces --all --wait=false \
+        --request-timeout 5s >/dev/null 2>&1
     # DELETE on the collection: kubectl would delete one after the other, five a second.
-    for kind in $("$RUN/kubectl" get pods -A --request-timeout 5s -o 'jsonpath={.items[*].metadata.namespace}' 2>/dev/null |
-        tr ' ' '\n' | sort -u); do
-        "$RUN/kubectl" delete --raw "/api/v1/namespaces/$kind/pods?gracePeriodSeconds=0" >/dev/null 2>&1 || true
+    for namespace in $("$RUN/kubectl" get pods -A --request-timeout 5s \
+        -o 'jsonpath={.items[*].metadata.namespace}' 2>/dev/null | tr ' ' '\n' | sort -u); do
+        "$RUN/kubectl" delete --raw "/api/v1/namespaces/$namespace/pods?gracePeriodSeconds=0" >/dev/null 2>&1
     done
     for node in node1 node2; do
         end_process "$node-kubelet"
-        if ! [ -x "$RUN/crictl-$node" ] || ! is_alive "$node-containerd"; then continue; fi
-        record_netns "$node"
+        is_alive "$node-containerd" || continue
         timeout 60 "$RUN/crictl-$node" rmp -fa >"$RUN/log/$node-remove.log" 2>&1 ||
-            note "$node: some pods were not removed in order (see $RUN/log/$node-remove.log); they are killed"
-    done
-}
-
-# The namespaces of the pods that still run, in case their removal fails.
-record_netns() {
-    local pod
-    for pod in $("$RUN/crictl-$1" pods -q 2>/dev/null); do
-        "$RUN/crictl-$1" inspectp "$pod" 2>/dev/null |
-            jq -r '.info.runtimeSpec.linux.namespaces[]? | select(.type == "network") | .path // empty' |
-            sed -n 's#.*/netns/##p' >>"$RUN/pod-netns"
+            note "$node: some pods were not removed in order and are killed: $(tail -n 1 "$RUN/log/$node-remove.log")"
     done
 }

@@ -2,12 +2,11 @@
 # Needs $RUN. Sourced, not run.
 # shellcheck shell=bash
 
-# write_command NAME NETNS COMMAND...: says how process NAME is started. NETNS is a network namespace of the run, or host.
+# write_command NAME PLACE COMMAND...: says how process NAME is started. PLACE is host, cp or a node.
 write_command() {
-    local name=$1 netns=$2 enter=()
+    local name=$1 enter=()
+    mapfile -t enter < <(enter_words "$2")
     shift 2
-    # Not 'ip netns exec', which hides /sys/fs/cgroup behind a new mount of /sys.
-    [ "$netns" = host ] || enter=(nsenter "--net=/run/netns/$(netns_name "$netns")")
     {
         echo '#!/bin/sh'
         printf 'exec'
@@ -16,6 +15,19 @@ write_command() {
     } >"$RUN/commands/$name"
     chmod +x "$RUN/commands/$name"
 }
+
+# enter_words PLACE: the words in front of a command that shall run there, one a line.
+enter_words() {
+    case $1 in
+        host) ;;
+        # Not 'ip netns exec', which hides /sys/fs/cgroup behind a new mount of /sys.
+        cp) printf '%s\n' nsenter "--net=/run/netns/$(netns_name cp)" ;;
+        # Its network, and its own /run/containerd, /var/lib/kubelet and so on.
+        *) printf '%s\n' nsenter "--target=$(process_id "$1")" --net --mount ;;
+    esac
+}
+
+process_id() { cut -d' ' -f1 "$RUN/pids/$1"; }
 
 # start_process NAME: starts it in the background, its output in $RUN/log/NAME.log.
 start_process() {
