@@ -85,7 +85,7 @@ write_tool() {
 controllers() {
     local folder=$RUN/cp names=namespace-controller,garbage-collector-controller,serviceaccount-controller
     names+=,root-ca-certificate-publisher-controller,daemonset-controller,deployment-controller,replicaset-controller
-    names+=,job-controller
+    names+=,job-controller,node-lifecycle-controller
     write_command controller-manager cp "$BIN/kube-controller-manager" --kubeconfig "$RUN/kubeconfig" \
         --service-account-private-key-file "$folder/sa.key" --root-ca-file "$folder/certs/apiserver.crt" \
         --leader-elect=false --bind-address 127.0.0.1 --secure-port 10257 --controllers "$names"

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use http::{Method, Request};
@@ -9,6 +10,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
+
+/// How long one request may take.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The kinds that tests write: kind, plural, whether they live in namespaces.
 const KINDS: [(&str, &str, bool); 9] = [
@@ -115,7 +119,9 @@ impl Api {
             .header("Content-Type", content)
             .body(body.map(Value::to_string).unwrap_or_default().into_bytes())?;
         self.runtime
-            .block_on(self.client.request::<Value>(request))
+            // A server that has just been killed may leave a connection that nobody answers on.
+            .block_on(async { tokio::time::timeout(LIMIT, self.client.request::<Value>(request)).await })
+            .with_context(|| format!("{method} {path}: no answer within {LIMIT:?}"))?
             .with_context(|| format!("{method} {path}"))
     }
 }

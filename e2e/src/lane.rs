@@ -20,7 +20,9 @@ impl Lane {
     /// The one that `hack/e2e` has brought up.
     pub fn shared() -> Result<Self> {
         let folder = std::env::var_os(SHARED).with_context(|| {
-            format!("{SHARED} names no cluster; 'hack/e2e' runs these tests, or bring one up with 'e2e/cluster up --fast'")
+            format!(
+                "{SHARED} names no cluster; 'hack/e2e' runs these tests, or bring one up with 'e2e/cluster up --fast'"
+            )
         })?;
         Ok(Self {
             folder: folder.into(),
@@ -36,7 +38,10 @@ impl Lane {
         // Where this process is killed, 'e2e/cluster down --orphans' knows by the owner.
         let owner = process.to_string();
         let words = run(&["up", "--fast", "--id", &id, "--owner", &owner])?;
-        let folder = words.lines().rev().find_map(|line| line.trim().strip_prefix("folder: "));
+        let folder = words
+            .lines()
+            .rev()
+            .find_map(|line| line.trim().strip_prefix("folder: "));
         let folder = folder.with_context(|| format!("no folder in the words of e2e/cluster:\n{words}"))?;
         Ok(Self {
             folder: folder.into(),

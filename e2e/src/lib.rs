@@ -1,8 +1,9 @@
 //! The harness of the tests that run against a real Kubernetes API.
 //!
-//! [`Lane`] is a cluster that `e2e/cluster` has brought up, [`Api`] talks to its API server, [`World`] is one test: a
-//! namespace, pods and the agent. Pods of the fast lane are network namespaces of `ringfence-testkit` with Pod objects
-//! that the test writes as the kubelet and Multus would.
+//! [`Lane`] is a cluster that `e2e/cluster` has brought up, [`Api`] talks to its API server. A test of the fast lane is a
+//! [`World`]: a namespace, an agent of its own, and pods that are network namespaces of `ringfence-testkit` with Pod objects
+//! that the test writes as kubelet and Multus would. A test of the full cluster is a [`Site`]: a namespace with real pods,
+//! and the agent that the chart has installed.
 //!
 //! The tests are behind the feature `cluster` and are run by `hack/e2e`, which brings a cluster up first. By hand:
 //!
@@ -14,10 +15,12 @@
 
 mod api;
 mod lane;
+mod site;
 mod wait;
 mod world;
 
 pub use api::Api;
 pub use lane::Lane;
+pub use site::{PORT, RealPod, Site};
 pub use wait::{PATIENCE, eventually};
 pub use world::{Right, World};

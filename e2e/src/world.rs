@@ -220,7 +220,11 @@ impl World {
             let stored = self.api.get(&definition.0).map_err(|error| format!("{error:#}"))?;
             let conditions = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let established = |it: &Value| it["type"] == "Established" && it["status"] == "True";
-            if conditions.iter().any(established) { Ok(()) } else { Err(stored["status"].to_string()) }
+            if conditions.iter().any(established) {
+                Ok(())
+            } else {
+                Err(stored["status"].to_string())
+            }
         });
     }
 
@@ -282,11 +286,12 @@ impl World {
         let kubeconfig = self.kubeconfig.as_ref().expect("rights were granted").path().display();
         let arguments = [
             format!("KUBECONFIG={kubeconfig}"),
+            // The pods are no containers: their namespaces are found by their paths.
+            "RINGFENCE_CRI_SOCKET=off".into(),
             agent_program().expect("the agent's program").display().to_string(),
             "agent".into(),
             "--source=kube".into(),
             format!("--node={}", self.name),
-            "--cri-socket=off".into(),
             format!("--netns-path={}", self.topology.netns_path_template()),
             "--resync=1".into(),
         ];
@@ -324,7 +329,11 @@ impl World {
                     format!("{} port {port}: {} and not {expected}", probe.label, answer.outcome)
                 })
                 .collect();
-            if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+            if wrong.is_empty() {
+                Ok(())
+            } else {
+                Err(wrong.join("; "))
+            }
         });
     }
 
@@ -342,7 +351,11 @@ impl World {
     pub fn wait_state(&self, pod: &str, expected: &str) {
         self.wait(&format!("{pod} is {expected}"), || {
             let (state, reason) = self.state(pod)?;
-            if state == expected { Ok(()) } else { Err(format!("{state}: {reason}")) }
+            if state == expected {
+                Ok(())
+            } else {
+                Err(format!("{state}: {reason}"))
+            }
         });
     }
 
@@ -435,6 +448,10 @@ fn agent_program() -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the test's program")?;
     let folder = test.ancestors().nth(2).context("a test's program lies in a folder")?;
     let program = folder.join("ringfence");
-    ensure!(program.exists(), "{} is missing: run 'cargo build -p ringfence'", program.display());
+    ensure!(
+        program.exists(),
+        "{} is missing: run 'cargo build -p ringfence'",
+        program.display()
+    );
     Ok(program)
 }

@@ -44,9 +44,11 @@ fn a_restart_of_the_api_server_in_the_middle_of_churn_opens_and_closes_nothing()
         }
         world.lane.kill("apiserver").expect("killed");
         let away = Instant::now();
-        world.wait("the agent has noticed", || match world.metric("ringfence_watch_up", &[]) {
-            Ok(up) if up < 1.0 => Ok(()),
-            other => Err(format!("{other:?}")),
+        world.wait("the agent has noticed", || {
+            match world.metric("ringfence_watch_up", &[]) {
+                Ok(up) if up < 1.0 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
         assert!(admitted.arrived_since(away) > 0, "{:?}", admitted.ended());
         world.lane.start("apiserver").expect("started");
@@ -73,7 +75,9 @@ fn a_restart_of_the_api_server_in_the_middle_of_churn_opens_and_closes_nothing()
 
 /// A policy that concerns others comes or goes, and a label changes.
 fn churn(world: &World, net: &str, round: usize, number: usize) {
-    let other = world.policy(&format!("other-{round}-{number}"), net, "nobody").isolate_ingress();
+    let other = world
+        .policy(&format!("other-{round}-{number}"), net, "nobody")
+        .isolate_ingress();
     world.apply(&other.manifest());
     if number % 2 == 1 {
         world.delete(&other.manifest());

@@ -31,7 +31,10 @@ fn a_policy_blocks_and_its_deletion_opens() {
         ],
     );
     // The policy is for net1 alone.
-    world.expect("cluster", &[(&stranger, &web, 80, Reached), (&stranger, &web, 81, Reached)]);
+    world.expect(
+        "cluster",
+        &[(&stranger, &web, 80, Reached), (&stranger, &web, 81, Reached)],
+    );
 
     // A changed policy.
     let wider = world
