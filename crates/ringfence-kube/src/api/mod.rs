@@ -124,19 +124,29 @@ pub struct Alive {
 /// not answer is no error: it is asked again until it does.
 pub fn watch(options: Options) -> Result<Source, StartError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = runtime.block_on(connect())?;
     let (batches, updates) = mpsc::channel(WAITING_BATCHES);
     let (publish, health) = watch::channel(Arc::from(Vec::new()));
     let (stop, stopped) = oneshot::channel();
-    let runner = run::Runner::new(client.clone(), options, batches, publish);
+    let (give, take) = std::sync::mpsc::channel();
+    // All of it on that thread: the caller's may be driving a runtime of its own, and must not be made to drive this one.
     thread::Builder::new().name("kube-source".into()).spawn(move || {
         runtime.block_on(async {
+            let client = match connect().await {
+                Ok(client) => client,
+                // The caller waits below, so this arrives.
+                Err(error) => return drop(give.send(Err(error))),
+            };
+            let runner = run::Runner::new(client.clone(), options, batches, publish);
+            drop(give.send(Ok(client)));
             tokio::select! {
                 () = runner.run() => {}
                 _ = stopped => {}
             }
         });
     })?;
+    let client = take
+        .recv()
+        .map_err(|_| StartError::Config("its thread has ended".to_owned()))??;
     Ok(Source {
         updates,
         health,
