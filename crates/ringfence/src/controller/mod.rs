@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::template::NetnsTemplate;
 use crate::watcher::Watcher;
+use crate::watches::Watches;
 
 /// Batches and results that one turn takes in at most, so that what is waiting for the kernel does not wait for ever.
 const TURN: usize = 512;
@@ -99,6 +100,7 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         drops: Arc::new(Drops::default()),
+        watches: Watches::default(),
     };
     let options = Options {
         locality: Locality::Node(Arc::clone(&setup.node)),

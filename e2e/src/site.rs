@@ -1,0 +1,222 @@
+//! One test in the full cluster: a namespace, networks of Multus, pods that kubelets run.
+//!
+//! The agent is there already: `hack/e2e` installs the chart. The test program runs in the network namespace of the control
+//! plane, where the API server and the nodes are reached.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use ringfence_testkit::Outcome;
+use ringfence_testkit::manifest::{self, Manifest};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::lane::Lane;
+use crate::wait::eventually;
+
+/// The image that the cluster has.
+const IMAGE: &str = "localhost/agnhost:1";
+/// Its server listens here, over TCP and UDP.
+pub const PORT: u16 = 8080;
+const STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+
+/// A test's part of the full cluster. Its namespace goes with it.
+#[derive(Debug)]
+pub struct Site {
+    /// The cluster's API.
+    pub api: Api,
+    /// Name of the namespace.
+    pub name: String,
+    lane: Lane,
+    networks: Cell<u8>,
+}
+
+/// A running pod.
+#[derive(Debug, Clone)]
+pub struct RealPod {
+    /// Its name.
+    pub name: String,
+    /// Its first IPv4 address on each interface.
+    pub addresses: BTreeMap<String, IpAddr>,
+}
+
+impl RealPod {
+    /// The address of an interface.
+    #[track_caller]
+    pub fn on(&self, interface: &str) -> IpAddr {
+        *self
+            .addresses
+            .get(interface)
+            .unwrap_or_else(|| panic!("{} has no {interface}", self.name))
+    }
+}
+
+impl Site {
+    /// In the cluster that `hack/e2e` has brought up.
+    pub fn new(name: &str) -> Self {
+        let lane = Lane::shared().expect("a cluster");
+        let api = Api::new(&lane.kubeconfig()).expect("its API");
+        let name = format!("{name}-{}", std::process::id());
+        api.apply(&manifest::namespace(&name, &[]).0).expect("a namespace");
+        let site = Self {
+            api,
+            name,
+            lane,
+            networks: Cell::new(0),
+        };
+        // Without one pods are refused.
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "default", "namespace": site.name}});
+        eventually("the service account", || {
+            site.api.get(&account).map_err(|error| format!("{error:#}"))
+        });
+        site
+    }
+
+    /// A network of one node's pods: a bridge. Gives its name as policies call it.
+    pub fn bridge(&self, name: &str) -> String {
+        // The bridge is the node's, and 15 characters are all that a name may have.
+        let bridge = format!("br{}", std::process::id() % 100_000);
+        self.network(name, &json!({"type": "bridge", "bridge": format!("{bridge}{name}")}))
+    }
+
+    /// A network of both nodes' pods, on the wire between them.
+    pub fn macvlan(&self, name: &str) -> String {
+        self.network(name, &json!({"type": "macvlan", "master": "eth0", "mode": "bridge"}))
+    }
+
+    fn network(&self, name: &str, plugin: &Value) -> String {
+        let number = self.networks.replace(self.networks.get() + 1);
+        let mut config = plugin.clone();
+        config["cniVersion"] = "1.0.0".into();
+        config["name"] = name.into();
+        // One folder for both nodes, so that addresses are the cluster's as with a cluster-wide IPAM.
+        let folder = self.lane.folder().join("ipam").join(&self.name).join(name);
+        config["ipam"] = json!({"type": "host-local", "dataDir": folder,
+            "ranges": [[{"subnet": format!("10.1{number}.0.0/24")}]]});
+        let object = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+            "metadata": {"name": name, "namespace": self.name}, "spec": {"config": config.to_string()}});
+        self.api.apply(&object).expect("a network");
+        format!("{}/{name}", self.name)
+    }
+
+    /// Runs a pod with `eth0` and these further networks (`net1`, `net2`, …) on a node, labelled `app: NAME`.
+    pub fn pod(&self, node: &str, name: &str, networks: &[&str]) -> RealPod {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.name, "labels": {"app": name},
+                "annotations": {"k8s.v1.cni.cncf.io/networks": networks.join(",")}},
+            "spec": {
+                "nodeName": node, "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default",
+                "automountServiceAccountToken": false,
+                "containers": [{"name": "main", "image": IMAGE, "imagePullPolicy": "Never",
+                    "args": ["netexec", format!("--http-port={PORT}"), format!("--udp-port={PORT}")],
+                    "readinessProbe": {"httpGet": {"path": "/hostname", "port": PORT}, "periodSeconds": 1}}],
+            },
+        });
+        self.api.create(&object).expect("created");
+        let addresses = eventually(&format!("pod {name} is ready"), || {
+            let pod = self.api.get(&object).map_err(|error| format!("{error:#}"))?;
+            let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            if !conditions
+                .iter()
+                .any(|it| it["type"] == "Ready" && it["status"] == "True")
+            {
+                return Err(pod["status"].to_string());
+            }
+            addresses(&pod).map_err(|error| format!("{error:#}: {pod}"))
+        });
+        RealPod {
+            name: name.into(),
+            addresses,
+        }
+    }
+
+    /// Creates or changes.
+    pub fn apply(&self, manifest: &Manifest) {
+        self.api.apply(&manifest.0).expect("applied");
+    }
+
+    /// Deletes.
+    pub fn delete(&self, manifest: &Manifest) {
+        self.api.delete(&manifest.0).expect("deleted");
+    }
+
+    /// Just enough of a pod's object to find it in the API.
+    pub fn object_of(&self, pod: &RealPod) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod.name, "namespace": self.name}})
+    }
+
+    /// Asks from inside a pod, over TCP.
+    pub fn ask(&self, from: &RealPod, to: IpAddr) -> Result<Outcome> {
+        let target = format!("{to}:{PORT}");
+        let words = [
+            "exec",
+            "-n",
+            &self.name,
+            &from.name,
+            "--",
+            "/bin/agnhost",
+            "connect",
+            &target,
+            "--timeout=1s",
+        ];
+        let output = Command::new(self.lane.folder().join("kubectl"))
+            .args(words)
+            .output()
+            .context("run kubectl")?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        match text.lines().next().unwrap_or_default() {
+            _ if output.status.success() => Ok(Outcome::Reached),
+            "TIMEOUT" => Ok(Outcome::Dropped),
+            "REFUSED" => Ok(Outcome::Refused),
+            _ => bail!("{} asks {target}: {text}", from.name),
+        }
+    }
+
+    /// Waits until each of these has its outcome, all in one round.
+    #[track_caller]
+    pub fn expect(&self, cells: &[(&RealPod, IpAddr, Outcome)]) {
+        eventually("traffic", || {
+            let mut wrong = Vec::new();
+            for (from, to, expected) in cells {
+                let found = self.ask(from, *to).map_err(|error| format!("{error:#}"))?;
+                if found != *expected {
+                    wrong.push(format!("{} asks {to}: {found} and not {expected}", from.name));
+                }
+            }
+            if wrong.is_empty() {
+                Ok(())
+            } else {
+                Err(wrong.join("; "))
+            }
+        });
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}});
+        if let Err(error) = self.api.delete(&namespace) {
+            eprintln!("e2e: {}: {error:#}", self.name);
+        }
+    }
+}
+
+/// What Multus has recorded.
+fn addresses(pod: &Value) -> Result<BTreeMap<String, IpAddr>> {
+    let text = pod["metadata"]["annotations"][STATUS]
+        .as_str()
+        .context("no network-status")?;
+    let entries: Vec<Value> = serde_json::from_str(text)?;
+    let mut found = BTreeMap::new();
+    for entry in entries {
+        let interface = entry["interface"].as_str().context("an entry without interface")?;
+        let address = entry["ips"][0].as_str().context("an entry without address")?;
+        found.insert(interface.to_owned(), address.parse()?);
+    }
+    Ok(found)
+}
