@@ -208,7 +208,7 @@ mod tests {
     fn nonsense_is_refused_with_what_it_is() {
         check(&NETNS, None, Err("no details"));
         check(&NETNS, Some("{}"), Err("does not say where"));
-        check(&NETNS, Some("[]"), Err("cannot be read"));
+        check(&NETNS, Some("nonsense"), Err("cannot be read"));
         check(&NETNS, Some(r#"{"pid":-1}"#), Err("cannot be read"));
         check(&NETNS, Some(&spec("", "run/netns/cni-1")), Err("\"run/netns/cni-1\""));
         check(

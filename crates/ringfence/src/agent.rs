@@ -15,10 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::args::{AgentArgs, ListenSpec, SourceSpec};
-use crate::config::Settings;
+use crate::config::{Cri, Settings};
 use crate::controller::{self, Running, Setup};
 use crate::http;
 use crate::logging;
+use crate::sandboxes::Sandboxes;
 
 /// Bits of capability sets (linux/capability.h).
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
@@ -48,7 +49,12 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
         let (updates, _watch) = directory::watch(path)?;
-        let running = controller::start(setup(&settings, features), updates)?;
+        let running = controller::start_with(
+            setup(&settings, features),
+            updates,
+            sandboxes(&settings)?,
+            Box::new(|_| {}),
+        )?;
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
         serve(metrics, http::health_router(readers.clone()), "metrics and health");
@@ -65,6 +71,12 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     // Requests that are still being answered end with the process.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the pods' network namespaces are, where the container runtime is to say it.
+fn sandboxes(settings: &Settings) -> anyhow::Result<Option<Sandboxes>> {
+    let start = |cri: &Cri| Sandboxes::watch(cri.socket.clone(), cri.fallback);
+    Ok(settings.cri.as_ref().map(start).transpose()?)
 }
 
 fn setup(settings: &Settings, features: KernelFeatures) -> Setup {

@@ -1,7 +1,7 @@
 //! Ringfence's program: the per-node agent and its command line.
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
-//! (one thread per pod), [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
+//! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
 //! and [`metrics`]; then the commands that need no agent: [`render`], [`cleanup`], [`check`].
 
 pub mod agent;
@@ -20,6 +20,7 @@ pub mod logging;
 pub mod metrics;
 mod near;
 pub mod render;
+pub mod sandboxes;
 pub mod snapshot;
 mod table;
 pub mod template;

@@ -1,6 +1,8 @@
 //! Prometheus metrics. The agent loop counts what happens; what can be read off a snapshot is set at scrape time, so
 //! that no gauge has to be kept in step.
 
+mod runtime;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
+use self::runtime::RuntimeMetrics;
 use crate::event::{Applied, Cause, Stamp, Success};
 use crate::snapshot::{PolicyState, Snapshot, State};
 
@@ -51,6 +54,7 @@ pub struct Metrics {
     policies: IntGaugeVec,
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
+    runtime: RuntimeMetrics,
     /// Dropped packets of the local pods.
     pub(crate) dropped: IntCounterVec,
     /// Held during a scrape, because two at once would mix their gauges: the rejected clauses that were ever shown. A
@@ -148,6 +152,7 @@ impl Metrics {
                     &["source"],
                 )?,
             )?,
+            runtime: RuntimeMetrics::new(&registry)?,
             dropped: add(
                 &registry,
                 IntCounterVec::new(
@@ -261,6 +266,9 @@ impl Metrics {
             }
             counts
         });
+        if let Some(health) = &snapshot.runtime {
+            self.runtime.refresh(&health.borrow());
+        }
         set(
             &self.synced,
             BTreeMap::from([([source_label(&snapshot.source)], i64::from(snapshot.synced))]),

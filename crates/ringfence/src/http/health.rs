@@ -6,6 +6,8 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
+use ringfence_cri::State as Runtime;
+
 use crate::http::Readers;
 use crate::snapshot::{Snapshot, State as PodState};
 
@@ -38,6 +40,22 @@ fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
         );
     } else if verbose {
         line("ok", &format!("source {}", snapshot.source));
+    }
+    if let Some(health) = &snapshot.runtime {
+        let health = health.borrow();
+        match &health.state {
+            Runtime::New => line("pending", "container runtime: it has not been asked yet"),
+            Runtime::Connected if verbose => line(
+                "ok",
+                &format!(
+                    "container runtime: {}, {} pods placed",
+                    health.runtime.as_deref().unwrap_or("nameless"),
+                    health.placed
+                ),
+            ),
+            Runtime::Connected => {}
+            Runtime::Away(error) => line("failed", &format!("container runtime: {error}; what is known stands")),
+        }
     }
     for status in snapshot.pods.values() {
         let name = &status.pod.name;
