@@ -50,7 +50,7 @@ pub(crate) fn pod_address(text: &str) -> Result<IpAddr, &'static str> {
 pub(crate) fn prefix(text: &str) -> Result<IpNet, &'static str> {
     let (address, length) = text.split_once('/').ok_or("the prefix length is missing")?;
     let address = if address.contains(':') {
-        let address: Ipv6Addr = address.parse().map_err(|_| "its address cannot be read")?;
+        let address = legacy_v6(address).ok_or("its address cannot be read")?;
         if address.to_ipv4_mapped().is_some() {
             return Err("an IPv4-mapped prefix matches no packet");
         }
@@ -72,6 +72,14 @@ fn legacy_v4(text: &str) -> Option<Ipv4Addr> {
         *octet = decimal(parts.next()?).and_then(|value| u8::try_from(value).ok())?;
     }
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
+}
+
+/// With an IPv4 address at the end the same holds for its octets: `64:ff9b::010.0.0.0`.
+fn legacy_v6(text: &str) -> Option<Ipv6Addr> {
+    match text.rsplit_once(':') {
+        Some((start, end)) if end.contains('.') => format!("{start}:{}", legacy_v4(end)?).parse().ok(),
+        _ => text.parse().ok(),
+    }
 }
 
 /// One to nine digits and nothing else: `str::parse` would accept a sign.
@@ -101,6 +109,9 @@ mod tests {
         check("fd00::1/64", Some("fd00::/64"));
         check("::/0", Some("::/0"));
         check("fd00::1/128", Some("fd00::1/128"));
+        check("64:ff9b::10.0.0.0/104", Some("64:ff9b::a00:0/104"));
+        // Found by fuzzing: refused, unlike the same octets outside of an IPv6 address.
+        check("64:ff9b::010.000.0.0/104", Some("64:ff9b::a00:0/104"));
         for bad in [
             "",
             "/",
@@ -119,6 +130,9 @@ mod tests {
             "fd00::%eth0/64",
             "::ffff:10.0.0.0/104",
             "::ffff:a00:0/96",
+            "::ffff:010.0.0.0/104",
+            "64:ff9b::10.0.0.256/104",
+            "64:ff9b::10.0.0/104",
             "all",
             "10.0.0.0/99999999999999999999",
         ] {

@@ -74,8 +74,9 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// A user's text within a path: short, and without characters that would break the line.
-struct Cut<'a>(&'a str);
+/// A user's text within a path or, where quotes would only disturb, a message: short, and without characters that would
+/// break the line.
+pub(crate) struct Cut<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Cut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -196,23 +196,30 @@ pub(crate) fn unidentified(origin: &str, reason: Reason, message: String) -> Ite
     }
 }
 
+/// A name that nobody has checked as `identity` does: as long as a name may be, and on one line.
+fn line(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(253).map(printable).collect()
+}
+
 fn foreign(fields: &Fields, kind: &str, origin: &str, why: String) -> Item {
     let text = |name: &str| {
         fields
             .get("metadata")
             .and_then(|metadata| metadata.get(name))
             .and_then(Value::as_str)
+            .map(line)
     };
     let source = match (text("namespace"), text("name")) {
         (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
-        (None, Some(name)) => Some(name.to_owned()),
+        (None, Some(name)) => Some(name),
         (_, None) => None,
     }
     .map_or_else(
         || file_source(origin),
         |name| Source {
-            kind: kind.chars().take(64).collect::<String>().into(),
-            name: name.chars().take(512).collect::<String>().into(),
+            kind: line(kind).into(),
+            name: name.into(),
         },
     );
     let mut findings = Findings::new(source);

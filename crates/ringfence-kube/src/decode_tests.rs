@@ -491,3 +491,27 @@ proptest! {
         }
     }
 }
+
+/// Found by fuzzing: kind, apiVersion and name of an object that is not read went into messages as they were.
+#[test]
+fn unread_objects_cannot_write_lines_of_their_own_or_endless_ones() {
+    let long = "x".repeat(5_000);
+    let check = |kind: &str, api_version: &str, name: &str| {
+        let value = json!({"kind": kind, "apiVersion": api_version, "metadata": {"name": name, "namespace": name}});
+        for decoded in decode_value(value, "test") {
+            assert!(!decoded.diagnostics.is_empty());
+            for diagnostic in decoded.diagnostics {
+                let shown = diagnostic.to_string();
+                assert!(!shown.contains(char::is_control) && shown.len() < 1_000, "{shown:?}");
+            }
+        }
+    };
+    for text in ["a\nb", "\u{1b}[1m", &long] {
+        check("NetworkPolicy", text, "p");
+        check("NetworkPolicy", &format!("networking.k8s.io/{text}"), "p");
+        check(&format!("NetworkPolicy{text}"), "v1", "p");
+        check(text, "v1", "p");
+        check("Pood", "v1", text);
+        check("Pod", &format!("{text}/v1"), text);
+    }
+}

@@ -1,5 +1,7 @@
 //! Which documents Ringfence reads, which it passes over, and which are mistakes.
 
+use crate::clause::Cut;
+
 /// The kinds that Ringfence reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -145,8 +147,9 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     }
     if kind.contains("NetworkPolicy") || kind.contains("NetworkPolicies") {
         return Class::Unknown(format!(
-            "{api_version} {kind} is a policy that Ringfence does not enforce; it reads NetworkPolicy and \
-             MultiNetworkPolicy"
+            "{} {} is a policy that Ringfence does not enforce; it reads NetworkPolicy and MultiNetworkPolicy",
+            Cut(api_version),
+            Cut(kind)
         ));
     }
     let own_group = group.is_empty() || !group.contains('.') || group.ends_with(".k8s.io");
@@ -158,7 +161,9 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
         Class::PassOver
     } else {
         Class::Unknown(format!(
-            "Kubernetes has no kind {kind} in {api_version} that Ringfence knows of; check the spelling"
+            "Kubernetes has no kind {} in {} that Ringfence knows of; check the spelling",
+            Cut(kind),
+            Cut(api_version)
         ))
     }
 }
@@ -170,20 +175,23 @@ fn read(kind: Kind, group: &str, version: &str, api_version: &str) -> Class {
     let legacy = kind == Kind::NetworkPolicy && group == "extensions";
     if group != kind.group() && !legacy {
         return Class::Unknown(format!(
-            "{api_version} {} is another API's kind; Ringfence reads the one of {}",
+            "{} {} is another API's kind; Ringfence reads the one of {}",
+            Cut(api_version),
             kind.as_str(),
             if kind.group().is_empty() { "v1" } else { kind.group() },
         ));
     }
     let remark = if legacy {
         Some(format!(
-            "{api_version} is no longer served; it is read as networking.k8s.io/v1"
+            "{} is no longer served; it is read as networking.k8s.io/v1",
+            Cut(api_version)
         ))
     } else if kind.versions().contains(&version) {
         None
     } else {
         Some(format!(
-            "the version {version} of this kind is not known; it is read as {}",
+            "the version {} of this kind is not known; it is read as {}",
+            Cut(version),
             kind.versions()[0]
         ))
     };

@@ -209,6 +209,17 @@ fn plan(mut connections: Vec<Socket>, listeners: &Listeners, chosen: &RangeInclu
     (entries, count)
 }
 
+/// Number of entries, and of those that peers opened, if all of these were both listeners and connections: for
+/// [`crate::fuzzing`].
+pub(crate) fn planned(sockets: &[Socket]) -> (usize, usize) {
+    let mut listeners = Listeners::default();
+    for socket in sockets {
+        listeners.add(socket);
+    }
+    let (entries, inbound) = plan(sockets.to_vec(), &listeners, &CHOSEN_PORTS);
+    (entries.len(), inbound)
+}
+
 fn peer_opened(socket: &Socket, listeners: &Listeners, chosen: &RangeInclusive<u16>) -> bool {
     match (socket.transport, socket.state) {
         (Transport::Udp, _) => listeners.accept(socket),

@@ -85,7 +85,7 @@ pub(crate) fn sockets(link: &mut Link, transport: Transport, states: &[u8]) -> R
 }
 
 /// `None` for a message of another kind.
-fn parse(transport: Transport, message: &Message<'_>) -> Result<Option<Socket>, Malformed> {
+pub(crate) fn parse(transport: Transport, message: &Message<'_>) -> Result<Option<Socket>, Malformed> {
     if message.kind != m::SOCK_DIAG_BY_FAMILY {
         return Ok(None);
     }

@@ -42,7 +42,9 @@ impl Collector {
         let foreign = || format!("an element {key:02x?} with flags {flags}");
         if self.kind.is_interval() {
             let end = flags == v::SET_ELEM_INTERVAL_END;
-            let address = address_of(key).filter(|_| end || flags == 0).ok_or_else(foreign)?;
+            let address = address_of(key)
+                .filter(|address| self.kind == SetKind::Ranges(Family::of(*address)) && (end || flags == 0))
+                .ok_or_else(foreign)?;
             self.boundaries.push((address, end));
             return Ok(());
         }
@@ -113,5 +115,26 @@ fn before(address: IpAddr) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => address.to_bits().checked_sub(1).map(|bits| IpAddr::V4(bits.into())),
         IpAddr::V6(address) => address.to_bits().checked_sub(1).map(|bits| IpAddr::V6(bits.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: ranges were taken whatever their family, unlike every other kind of element.
+    #[test]
+    fn an_element_of_another_family_is_foreign() {
+        let keys: [&[u8]; 2] = [&[10, 0, 0, 1], &[0xfd; 16]];
+        for (kind, fits) in [
+            (SetKind::Ranges(Family::V4), [true, false]),
+            (SetKind::Ranges(Family::V6), [false, true]),
+            (SetKind::Addresses(Family::V4), [true, false]),
+            (SetKind::Addresses(Family::V6), [false, true]),
+        ] {
+            for (key, fits) in keys.iter().zip(fits) {
+                assert_eq!(Collector::new(kind).add(key, 0).is_ok(), fits, "{kind} {key:?}");
+            }
+        }
     }
 }

@@ -123,7 +123,7 @@ impl Expression {
             Self::Mask { register, mask } => {
                 writer.be32(a::BITWISE_SREG, *register);
                 writer.be32(a::BITWISE_DREG, *register);
-                // Masks are those of this program: 4 bytes.
+                // Masks are those of this program: as long as an address at most.
                 writer.be32(a::BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
                 writer.nest(a::BITWISE_MASK, |writer| writer.bytes_attribute(a::DATA_VALUE, mask));
                 writer.nest(a::BITWISE_XOR, |writer| {

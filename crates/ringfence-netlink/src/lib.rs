@@ -19,6 +19,8 @@ mod encode;
 mod enforcer;
 mod error;
 mod expression;
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod link;

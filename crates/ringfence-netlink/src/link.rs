@@ -286,7 +286,7 @@ fn lost(source: io::Error, what: &'static str) -> Error {
 }
 
 /// The error number of an answer, positive, 0 for none, and the kernel's words.
-fn verdict(message: &Message<'_>) -> Result<(i32, Option<String>), Malformed> {
+pub(crate) fn verdict(message: &Message<'_>) -> Result<(i32, Option<String>), Malformed> {
     let (number, rest) = message.payload.split_first_chunk::<4>().ok_or(Malformed)?;
     let errno = i32::from_ne_bytes(*number).checked_neg().ok_or(Malformed)?;
     if message.kind == m::DONE || message.flags & flag::ACK_TLVS == 0 {

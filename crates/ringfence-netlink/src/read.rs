@@ -50,7 +50,7 @@ pub(crate) struct Head {
     pub(crate) flags: u32,
     /// The port of the socket that owns it.
     pub(crate) owner: Option<u32>,
-    comment: Option<String>,
+    pub(crate) comment: Option<String>,
     /// Number of chains, sets, objects and flow tables.
     uses: usize,
 }
@@ -64,7 +64,8 @@ pub(crate) struct Reading {
 }
 
 /// Why a reading ended early.
-enum Stop {
+#[derive(Debug)]
+pub(crate) enum Stop {
     Error(Error),
     Foreign(String),
     Malformed,
@@ -345,7 +346,7 @@ fn name(payload: &[u8]) -> Result<Name, Stop> {
     }
 }
 
-fn parse_head(family: TableFamily, message: &Message<'_>) -> Result<Head, Stop> {
+pub(crate) fn parse_head(family: TableFamily, message: &Message<'_>) -> Result<Head, Stop> {
     let mut head = Head {
         family,
         flags: 0,
@@ -374,7 +375,7 @@ fn parse_comment(payload: &[u8]) -> Option<String> {
         .flatten()
 }
 
-fn parse_counter(message: &Message<'_>) -> Result<Option<(Name, Count)>, Stop> {
+pub(crate) fn parse_counter(message: &Message<'_>) -> Result<Option<(Name, Count)>, Stop> {
     let (mut found, mut count, mut ours) = (None, Count::default(), true);
     for attribute in message.attributes()? {
         match attribute? {
@@ -399,7 +400,7 @@ fn parse_counter(message: &Message<'_>) -> Result<Option<(Name, Count)>, Stop> {
     Ok(found.filter(|_| ours).map(|name| (name, count)))
 }
 
-fn parse_set(message: &Message<'_>) -> Result<Option<(Name, SetKind)>, Stop> {
+pub(crate) fn parse_set(message: &Message<'_>) -> Result<Option<(Name, SetKind)>, Stop> {
     let (mut found, mut ours) = (None, true);
     let (mut flags, mut key_type, mut key_length) = (0, 0, 0);
     for attribute in message.attributes()? {
@@ -426,7 +427,7 @@ fn parse_set(message: &Message<'_>) -> Result<Option<(Name, SetKind)>, Stop> {
     Ok(Some((name, kind)))
 }
 
-fn parse_elements(message: &Message<'_>, found: &mut elements::Collector) -> Result<(), Stop> {
+pub(crate) fn parse_elements(message: &Message<'_>, found: &mut elements::Collector) -> Result<(), Stop> {
     for attribute in message.attributes()? {
         let (a::ELEM_LIST_ELEMENTS, list) = attribute? else {
             continue;
@@ -455,7 +456,10 @@ fn parse_elements(message: &Message<'_>, found: &mut elements::Collector) -> Res
     Ok(())
 }
 
-fn parse_chain(family: TableFamily, message: &Message<'_>) -> Result<Option<(Name, Option<BaseChain>)>, Stop> {
+pub(crate) fn parse_chain(
+    family: TableFamily,
+    message: &Message<'_>,
+) -> Result<Option<(Name, Option<BaseChain>)>, Stop> {
     // The kernel lists the chains of all tables of the family; those of others are none of our business.
     for attribute in message.attributes()? {
         if let (a::CHAIN_TABLE, payload) = attribute?
@@ -526,7 +530,7 @@ fn parse_hook(family: TableFamily, payload: &[u8]) -> Result<BaseChain, Stop> {
     Ok(BaseChain { hook, priority })
 }
 
-fn parse_rule(message: &Message<'_>) -> Result<Option<(Name, Vec<Expression>)>, Stop> {
+pub(crate) fn parse_rule(message: &Message<'_>) -> Result<Option<(Name, Vec<Expression>)>, Stop> {
     let (mut chain, mut expressions, mut ours) = (None, Vec::new(), true);
     for attribute in message.attributes()? {
         match attribute? {

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence_model::{Family, InterfaceName, PortRange, Protocol};
-use ringfence_ruleset::{CtDirection, Key, Match, Name, Rule, Side, TableFamily};
+use ringfence_ruleset::{CtDirection, Key, Match, Name, Rule, Side, TableFamily, network_mask};
 
 use crate::expression::Expression as E;
 use crate::uapi::value as v;
@@ -84,7 +84,8 @@ impl Lowering {
                 self.address(Family::of(*address), *side);
                 self.compare(v::CMP_EQ, octets(*address));
             }
-            Match::InSet(key, set) => self.in_set(*key, set),
+            Match::InSet(key, set) => self.in_set(*key, None, set),
+            Match::InNetworks(key, length, set) => self.in_set(*key, Some(*length), set),
             Match::Neighbour(kind) => {
                 self.network(Family::V6);
                 self.transport(ICMPV6);
@@ -129,7 +130,8 @@ impl Lowering {
         }
     }
 
-    fn in_set(&mut self, key: Key, set: &Name) {
+    /// Looks a key up, or the network of this prefix length that it is in.
+    fn in_set(&mut self, key: Key, length: Option<u8>, set: &Name) {
         match key {
             Key::Service(family, address, port) => {
                 let (second, third) = service_registers(family);
@@ -148,6 +150,12 @@ impl Lowering {
             }
             Key::CtOriginalSource(family) => self.ct(ct_source(family), Some(CtDirection::Original)),
             Key::CtReplySource(family) => self.ct(ct_source(family), Some(CtDirection::Reply)),
+        }
+        if let (Some(length), Some(family)) = (length, key_family(key)) {
+            self.out.push(E::Mask {
+                register: v::REG_1,
+                mask: octets(network_mask(family, length)),
+            });
         }
         self.out.push(E::Lookup {
             register: v::REG_1,
@@ -288,14 +296,19 @@ fn lift_simple(expressions: &[E]) -> Step<'_> {
             },
             Lookup { register: REG_1, set },
             ..,
+        ] => (Match::InSet(ct_key(*key, *direction), set.clone()), 2),
+        [
+            Ct {
+                key: key @ (v::CT_SRC_IP | v::CT_SRC_IP6),
+                direction: Some(direction @ (0 | 1)),
+                register: REG_1,
+            },
+            Mask { register: REG_1, mask },
+            Lookup { register: REG_1, set },
+            ..,
         ] => {
-            let family = if *key == v::CT_SRC_IP { Family::V4 } else { Family::V6 };
-            let key = if *direction == 0 {
-                Key::CtOriginalSource(family)
-            } else {
-                Key::CtReplySource(family)
-            };
-            (Match::InSet(key, set.clone()), 2)
+            let key = ct_key(*key, *direction);
+            (Match::InNetworks(key, prefix_length(key, mask)?, set.clone()), 3)
         }
         [
             Meta {
@@ -461,6 +474,21 @@ fn lift_address(family: Family, side: Side, tail: &[E]) -> Step<'_> {
             tail @ ..,
         ] => Some((Some(Match::InSet(Key::Address(family, side), set.clone())), tail)),
         [
+            E::Mask {
+                register: v::REG_1,
+                mask,
+            },
+            E::Lookup {
+                register: v::REG_1,
+                set,
+            },
+            tail @ ..,
+        ] => {
+            let key = Key::Address(family, side);
+            let found = Match::InNetworks(key, prefix_length(key, mask)?, set.clone());
+            Some((Some(found), tail))
+        }
+        [
             E::Meta {
                 key: v::META_L4PROTO,
                 register: protocol,
@@ -582,6 +610,30 @@ fn icmp_number(family: Family) -> u8 {
     match family {
         Family::V4 => ICMP,
         Family::V6 => ICMPV6,
+    }
+}
+
+/// The family of a key that is an address.
+fn key_family(key: Key) -> Option<Family> {
+    match key {
+        Key::Address(family, _) | Key::CtOriginalSource(family) | Key::CtReplySource(family) => Some(family),
+        Key::Service(..) | Key::Port(_) => None,
+    }
+}
+
+/// The length of which this is the mask.
+fn prefix_length(key: Key, mask: &[u8]) -> Option<u8> {
+    let family = key_family(key)?;
+    (1..128).find(|length| octets(network_mask(family, *length)) == mask)
+}
+
+/// The source of a connection, as the peer in one of its directions has it.
+fn ct_key(key: u32, direction: u8) -> Key {
+    let family = if key == v::CT_SRC_IP { Family::V4 } else { Family::V6 };
+    if direction == 0 {
+        Key::CtOriginalSource(family)
+    } else {
+        Key::CtReplySource(family)
     }
 }
 

@@ -145,7 +145,6 @@ pub(crate) mod message {
     pub(crate) const BATCH_END: u16 = 0x11;
     pub(crate) const SUBSYSTEM: u16 = 10;
 
-    #[cfg(test)]
     pub(crate) const NEWTABLE: u16 = 0;
     pub(crate) const GETTABLE: u16 = 1;
     pub(crate) const NEWCHAIN: u16 = 3;

@@ -4,10 +4,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::vocabulary::{accept, conditions, endings, everything, name, netdev_conditions, sets};
+use common::vocabulary::{accept, conditions, endings, everything, name, netdev_conditions, sets, udp};
 use common::{assert_listed, bytecode, listing, make_net1, nft_load, reopen, scratch};
 use ringfence_netlink::{Enforcer, Outcome, probe};
-use ringfence_ruleset::{Chain, KernelFeatures, Rule, Ruleset, Table};
+use ringfence_ruleset::{Chain, KernelFeatures, Rule, Ruleset, Side, Table};
 
 /// Enforces it, compares nft's listing, and reads it with another socket after the first has closed.
 #[track_caller]
@@ -60,6 +60,16 @@ fn each_rule_is_listed_and_read_back_as_it_was_written() {
             enforcer.enforce(Some(&ruleset)).unwrap();
             assert_listed(Some(&ruleset));
         }
+    });
+}
+
+/// nft would read both ports at once; the kernel's answer is the same, and so is what it lists.
+#[test]
+fn s123_two_ports_in_the_netdev_table_are_listed_and_read_back() {
+    scratch(|| {
+        make_net1();
+        let dhcp = vec![udp(Side::Source, 68), udp(Side::Destination, 67)];
+        check(&with_rule(accept(dhcp), true));
     });
 }
 

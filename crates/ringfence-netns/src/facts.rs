@@ -46,10 +46,24 @@ pub struct Facts {
 /// Reads the facts of the calling thread's namespace. Needs no capability.
 pub fn facts() -> Result<Facts, Error> {
     let route = Route::open()?;
+    let links = route.dump("interfaces", RTM_GETLINK, &[0; LINK])?;
+    let addresses = route.dump("addresses", RTM_GETADDR, &[0; ADDRESS])?;
+    let mut routes = Vec::new();
+    // One request per family: asked for both at once the kernel adds multicast routes, which may be very many.
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut request = [0; ROUTE];
+        request[0] = family_byte(family);
+        routes.extend(route.dump("routes", RTM_GETROUTE, &request)?);
+    }
+    Ok(gather(&links, &addresses, &routes))
+}
+
+/// What three dumps say together. Messages of another kind say nothing.
+pub(crate) fn gather(links: &[Message], addresses: &[Message], routes: &[Message]) -> Facts {
     let mut facts = Facts::default();
     let mut names: BTreeMap<i32, InterfaceName> = BTreeMap::new();
-    for message in route.dump("interfaces", RTM_GETLINK, &[0; LINK])? {
-        let Some((index, name)) = link(&message) else { continue };
+    for message in links {
+        let Some((index, name)) = link(message) else { continue };
         match std::str::from_utf8(name)
             .ok()
             .and_then(|text| InterfaceName::new(text).ok())
@@ -63,8 +77,8 @@ pub fn facts() -> Result<Facts, Error> {
             }
         }
     }
-    for message in route.dump("addresses", RTM_GETADDR, &[0; ADDRESS])? {
-        let Some((index, address)) = address(&message) else {
+    for message in addresses {
+        let Some((index, address)) = address(message) else {
             continue;
         };
         // An address of an interface that appeared between both dumps: the next reading has it.
@@ -72,15 +86,8 @@ pub fn facts() -> Result<Facts, Error> {
             addresses.insert(address);
         }
     }
-    // One request per family: asked for both at once the kernel adds multicast routes, which may be very many.
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut request = [0; ROUTE];
-        request[0] = family_byte(family);
-        for message in route.dump("routes", RTM_GETROUTE, &request)? {
-            facts.gateways.extend(default_gateways(&message));
-        }
-    }
-    Ok(facts)
+    facts.gateways.extend(routes.iter().flat_map(default_gateways));
+    facts
 }
 
 /// Index and name of an interface.

@@ -10,6 +10,8 @@
 
 mod error;
 mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod namespace;
 mod rtnetlink;
 

@@ -118,7 +118,7 @@ impl Route {
 }
 
 /// The first message of a datagram, its flags, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(Message, u16, &[u8])> {
+pub(crate) fn split_message(bytes: &[u8]) -> Option<(Message, u16, &[u8])> {
     let length = usize::try_from(uint32(bytes, 0)?).ok()?;
     let body = bytes.get(HEADER..length)?;
     let message = Message {

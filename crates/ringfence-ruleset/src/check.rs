@@ -340,8 +340,14 @@ impl Walk<'_> {
     }
 
     fn condition(&self, condition: &Match, place: impl Fn() -> Place) -> Result<(), Fault> {
-        let of_netdev = matches!(condition, Match::Routed | Match::EtherType(_));
-        if of_netdev != (self.family == TableFamily::Netdev) {
+        let belongs = match condition {
+            Match::Routed | Match::EtherType(_) => self.family == TableFamily::Netdev,
+            // Read from the packet itself. Before the IP stack nobody has put fragments together, and there the kernel
+            // (6.18) takes what stands at this place in a later fragment for ports, too.
+            Match::Ports(..) => true,
+            _ => self.family == TableFamily::Inet,
+        };
+        if !belongs {
             return Err(Fault::WrongTable {
                 place: place(),
                 condition: condition.clone(),
@@ -362,15 +368,18 @@ impl Walk<'_> {
                 hook: base.hook.clone(),
             });
         }
-        let Match::InSet(key, name) = condition else {
-            return Ok(());
+        let (key, name, fits): (_, _, fn(Key, SetKind) -> bool) = match condition {
+            Match::InSet(key, name) => (key, name, key_fits),
+            // First addresses of networks, and no ranges.
+            Match::InNetworks(key, _, name) => (key, name, |key, kind| key_fits(key, kind) && !kind.is_interval()),
+            _ => return Ok(()),
         };
         match self.table.sets.get(name) {
             None => Err(Fault::MissingSet {
                 place: place(),
                 set: name.clone(),
             }),
-            Some(set) if !key_fits(*key, set.kind) => Err(Fault::KindMismatch {
+            Some(set) if !fits(*key, set.kind) => Err(Fault::KindMismatch {
                 place: place(),
                 key: *key,
                 set: name.clone(),
@@ -399,7 +408,7 @@ fn family_of(condition: &Match) -> Option<Family> {
     match condition {
         Match::Nfproto(family) => Some(*family),
         Match::Address(_, address) => Some(Family::of(*address)),
-        Match::InSet(key, _) => key_family(*key),
+        Match::InSet(key, _) | Match::InNetworks(key, _, _) => key_family(*key),
         Match::Neighbour(_) | Match::ListenerDiscovery(_) => Some(Family::V6),
         _ => None,
     }
@@ -420,6 +429,12 @@ fn is_defined(condition: &Match) -> bool {
         Match::Ports(_, range) => range.first <= range.last,
         Match::Neighbour(kind) => (133..=137).contains(kind),
         Match::ListenerDiscovery(kind) => matches!(kind, 130..=132 | 143),
+        Match::InNetworks(key, length, _) => match key {
+            Key::Service(..) | Key::Port(_) => false,
+            Key::Address(family, _) | Key::CtOriginalSource(family) | Key::CtReplySource(family) => {
+                (1..bits(*family)).contains(length)
+            }
+        },
         _ => true,
     }
 }
@@ -434,10 +449,19 @@ fn is_known_at(condition: &Match, base: &BaseChain) -> bool {
         (
             Match::CtDirection(_)
             | Match::CtRelated
-            | Match::InSet(Key::CtOriginalSource(_) | Key::CtReplySource(_), _),
+            | Match::InSet(Key::CtOriginalSource(_) | Key::CtReplySource(_), _)
+            | Match::InNetworks(Key::CtOriginalSource(_) | Key::CtReplySource(_), _, _),
             Hook::Prerouting | Hook::Output,
         ) => tracked,
         _ => true,
+    }
+}
+
+/// Bits of an address.
+fn bits(family: Family) -> u8 {
+    match family {
+        Family::V4 => 32,
+        Family::V6 => 128,
     }
 }
 

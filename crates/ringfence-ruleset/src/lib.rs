@@ -21,7 +21,7 @@ pub use op::{Op, TableFamily};
 pub use packet::{Conntrack, Content, Packet, Path, Transport};
 pub use ruleset::{
     BaseChain, Chain, CtDirection, Element, Hook, KernelFeatures, Key, Match, Name, Rule, Ruleset, Set, SetKind, Side,
-    Table, Verdict,
+    Table, Verdict, network_mask,
 };
 pub use trace::{Decision, Step, Trace, TraceError, Tracer, trace};
 pub use transaction::{replacement, transaction};

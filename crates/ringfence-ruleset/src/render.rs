@@ -11,10 +11,11 @@ use std::net::IpAddr;
 
 use ringfence_model::{Family, PortRange};
 
+use crate::check::key_family;
 use crate::op::TABLE;
 use crate::{
     BaseChain, Chain, CtDirection, Element, Hook, Key, Match, Rule, Ruleset, Set, SetKind, Side, Table, TableFamily,
-    Verdict,
+    Verdict, network_mask,
 };
 
 /// The value that `meta rtclassid` is compared with: unequal to it means that there is a value at all. nft prints it
@@ -329,6 +330,13 @@ impl fmt::Display for Match {
             Self::Ports(side, range) => write_ports(f, *side, *range),
             Self::Address(side, address) => write_address(f, *side, *address),
             Self::InSet(key, set) => write!(f, "{key} @{set}"),
+            Self::InNetworks(key, length, set) => {
+                f.write_str(&key.to_string())?;
+                if let Some(family) = key_family(*key) {
+                    write!(f, " & {}", network_mask(family, *length))?;
+                }
+                write!(f, " == @{set}")
+            }
             Self::Neighbour(kind) => {
                 f.write_str("icmpv6 type ")?;
                 match kind {

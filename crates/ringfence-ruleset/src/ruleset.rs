@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::OrdSet;
@@ -207,6 +207,10 @@ pub enum Match {
     Address(Side, IpAddr),
     /// `… @set`
     InSet(Key, Name),
+    /// `ip saddr & 255.255.255.0 == @set`: the network of this prefix length that the address is in, a hash where
+    /// [`SetKind::Ranges`] are a search. The key is an address, the set one of addresses, and the length neither 0 nor
+    /// the whole.
+    InNetworks(Key, u8, Name),
     /// `icmpv6 type nd-neighbor-solicit icmpv6 code no-route ip6 hoplimit 255` (133 to 137), statement 122.
     Neighbour(u8),
     /// `icmpv6 type mld-listener-query` (130, 131, 132, 143).
@@ -236,6 +240,21 @@ pub enum Side {
     Source,
     /// `daddr`, `dport`
     Destination,
+}
+
+/// The network mask of a prefix length: `255.255.255.0` for 24. Longer than an address is as long as one.
+pub fn network_mask(family: Family, length: u8) -> IpAddr {
+    let length = u32::from(length);
+    match family {
+        Family::V4 => {
+            let host = u32::MAX.checked_shr(length).unwrap_or(0);
+            Ipv4Addr::from_bits(!host).into()
+        }
+        Family::V6 => {
+            let host = u128::MAX.checked_shr(length).unwrap_or(0);
+            Ipv6Addr::from_bits(!host).into()
+        }
+    }
 }
 
 /// What is looked up in a set. The set's kind must fit.

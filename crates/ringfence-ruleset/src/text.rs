@@ -39,6 +39,8 @@ pub fn script(ops: &[Op]) -> String {
 pub fn normalise(listing: &str) -> String {
     let mut tables: Vec<ListedTable> = Vec::new();
     let mut block: Option<Block> = None;
+    // Whether the last table's closing brace is still to come.
+    let mut open = false;
     for line in listing.lines() {
         let line = without_remark(line.trim());
         match (&mut block, tables.last_mut()) {
@@ -50,16 +52,20 @@ pub fn normalise(listing: &str) -> String {
                     open.push(line);
                 }
             }
-            (None, _) if line.starts_with("table ") => tables.push(ListedTable::new(line)),
-            (None, Some(table)) => {
+            (None, Some(table)) if open && !line.starts_with("table ") => {
                 if let Some(head) = line.strip_suffix('{') {
                     block = Some(Block::new(head.trim()));
-                } else if line != "}" && !line.starts_with("flags") {
+                } else if line == "}" {
+                    open = false;
+                } else if !line.starts_with("flags") {
                     table.lines.push(line.to_owned());
                 }
             }
-            // A line outside of any table: kept as a table of its own would be.
-            (_, None) => tables.push(ListedTable::new(line)),
+            // A table, or a line outside of any table, which is kept as a table of its own would be.
+            _ => {
+                open = line.ends_with('{');
+                tables.push(ListedTable::new(line));
+            }
         }
     }
     tables.sort_by_key(ListedTable::rank);
@@ -148,7 +154,9 @@ impl Block {
 
     fn push(&mut self, line: &str) {
         if self.in_elements || line.starts_with("elements = {") {
-            let line = line.trim_start_matches("elements = {");
+            // Only of the first line: on the others it would be a part of an element.
+            let first = line.strip_prefix("elements = {").filter(|_| !self.in_elements);
+            let line = first.unwrap_or(line);
             self.in_elements = !line.ends_with('}');
             let elements = self.elements.get_or_insert_default();
             elements.push_str(line.trim_end_matches('}'));
@@ -251,4 +259,26 @@ fn normalise_rule(line: &str) -> String {
         });
     }
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: it was cut off at the start of further lines too.
+    #[test]
+    fn only_the_first_line_of_elements_begins_them() {
+        let listing = "table inet a {\n\tset s {\n\t\telements = { b,\n\t\t\t     elements = { c }\n\t}\n}\n";
+        assert!(normalise(listing).contains("elements = { c"), "{}", normalise(listing));
+        assert_eq!(normalise(&normalise(listing)), normalise(listing));
+    }
+
+    /// Found by fuzzing: after a table's end, further lines were put into the table.
+    #[test]
+    fn lines_outside_of_any_table_stay_outside() {
+        let listing = "garbage\ntable inet ringfence {\n}\nmore {\n";
+        let expected = "table inet ringfence {\n}\ngarbage\nmore {\n}\n";
+        assert_eq!(normalise(listing), expected);
+        assert_eq!(normalise(expected), expected);
+    }
 }

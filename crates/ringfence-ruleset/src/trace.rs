@@ -13,7 +13,7 @@ use crate::check::{check, key_family, key_fits};
 use crate::packet::icmp_number;
 use crate::{
     BaseChain, Conntrack, Content, Element, Fault, Hook, Key, Match, Name, Packet, Path, Place, Rule, Ruleset, Set,
-    Side, Table, TableFamily, Transport, Verdict,
+    Side, Table, TableFamily, Transport, Verdict, network_mask,
 };
 
 /// What becomes of the packet, as far as Ringfence's tables decide.
@@ -297,6 +297,11 @@ impl Judge<'_> {
                 let set = self.set(*key, name, place)?;
                 ip.is_some_and(|ip| self.is_in(&ip, *key, set))
             }
+            Match::InNetworks(key, length, name) => {
+                let set = self.set(*key, name, place)?;
+                let address = ip.and_then(|ip| self.address(&ip, *key));
+                address.is_some_and(|address| set.elements.contains(&Element::Address(network(address, *length))))
+            }
         })
     }
 
@@ -317,8 +322,29 @@ impl Judge<'_> {
     }
 
     fn is_in(&self, ip: &Ip, key: Key, set: &Set) -> bool {
-        if key_family(key).is_some_and(|family| family != ip.family) {
-            return false;
+        match key {
+            Key::Port(side) => ip
+                .transport
+                .port(side)
+                .is_some_and(|(protocol, port)| set.elements.contains(&Element::Port(protocol, port))),
+            Key::Service(family, address, service) => {
+                family == ip.family
+                    && ip.transport.port(service).is_some_and(|(protocol, port)| {
+                        set.elements
+                            .contains(&Element::Service(ip.address(address), protocol, port))
+                    })
+            }
+            Key::Address(..) | Key::CtOriginalSource(_) | Key::CtReplySource(_) => {
+                self.address(ip, key).is_some_and(|address| set.holds(address))
+            }
+        }
+    }
+
+    /// The address that a key is about; nothing for a packet of the other family, without a connection, or for a key
+    /// that is more than an address.
+    fn address(&self, ip: &Ip, key: Key) -> Option<IpAddr> {
+        if key_family(key)? != ip.family {
+            return None;
         }
         let connection = |pick: fn(IpAddr, IpAddr) -> IpAddr| match self.packet.conntrack {
             Conntrack::Tracked {
@@ -328,24 +354,22 @@ impl Judge<'_> {
             } => Some(pick(original_source, reply_source)),
             Conntrack::Untracked | Conntrack::Invalid => None,
         };
-        let address = match key {
-            Key::Port(side) => {
-                return ip
-                    .transport
-                    .port(side)
-                    .is_some_and(|(protocol, port)| set.elements.contains(&Element::Port(protocol, port)));
-            }
-            Key::Service(_, address, service) => {
-                return ip.transport.port(service).is_some_and(|(protocol, port)| {
-                    set.elements
-                        .contains(&Element::Service(ip.address(address), protocol, port))
-                });
-            }
+        match key {
+            Key::Port(_) | Key::Service(..) => None,
             Key::Address(_, side) => Some(ip.address(side)),
             Key::CtOriginalSource(_) => connection(|original, _| original),
             Key::CtReplySource(_) => connection(|_, reply| reply),
-        };
-        address.is_some_and(|address| set.holds(address))
+        }
+    }
+}
+
+/// The first address of the network of this prefix length that an address is in.
+fn network(address: IpAddr, length: u8) -> IpAddr {
+    match (address, network_mask(Family::of(address), length)) {
+        (IpAddr::V4(address), IpAddr::V4(mask)) => (address & mask).into(),
+        (IpAddr::V6(address), IpAddr::V6(mask)) => (address & mask).into(),
+        // The mask is of the address's family.
+        _ => address,
     }
 }
 

@@ -188,6 +188,12 @@ fn every_condition() {
             ip daddr . meta l4proto . th dport @services-ip
             ct original ip saddr @addresses-ip
             ct reply ip saddr @ranges-ip
+            ip saddr & 128.0.0.0 == @addresses-ip
+            ip saddr & 255.240.0.0 == @addresses-ip
+            ip saddr & 255.255.255.0 == @addresses-ip
+            ip saddr & 255.255.255.254 == @addresses-ip
+            ct original ip saddr & 255.255.255.0 == @addresses-ip
+            ct reply ip saddr & 255.128.0.0 == @addresses-ip
             meta l4proto ipv6-icmp
             meta nfproto ipv6
             ip6 saddr fd00:20::10
@@ -200,6 +206,12 @@ fn every_condition() {
             ip6 daddr . meta l4proto . th dport @services-ip6
             ct original ip6 saddr @addresses-ip6
             ct reply ip6 saddr @ranges-ip6
+            ip6 saddr & 8000:: == @addresses-ip6
+            ip6 saddr & fff0:: == @addresses-ip6
+            ip6 saddr & ffff:ff00:: == @addresses-ip6
+            ip6 saddr & ffff:fffe:: == @addresses-ip6
+            ct original ip6 saddr & ffff:ff00:: == @addresses-ip6
+            ct reply ip6 saddr & ff80:: == @addresses-ip6
             meta l4proto . th sport @ports
             tcp sport 80
             udp sport 80

@@ -59,6 +59,7 @@ fn conditions_that_stand_together_come_back() {
     let in_set = |key, set| Match::InSet(key, name(set));
     let of = |family, set| in_set(Key::Address(family, Side::Source), set);
     let port_set = || in_set(Key::Port(Side::Destination), "ports");
+    let networks = |family, length, set| Match::InNetworks(Key::Address(family, Side::Source), length, name(set));
     let range = || Match::Ports(Side::Destination, ports(TCP, 1000, 2000));
     let whole = |protocol| Match::Ports(Side::Destination, ports(protocol, 0, u16::MAX));
     let rules = vec![
@@ -80,6 +81,8 @@ fn conditions_that_stand_together_come_back() {
             in_set(Key::CtOriginalSource(V6), "ranges-ip6"),
         ]),
         accept(&[of(V4, "addresses-ip"), Match::Icmp(V4), Match::CtRelated]),
+        accept(&[networks(V4, 24, "addresses-ip"), range()]),
+        accept(&[networks(V6, 64, "addresses-ip6"), port_set()]),
     ];
     let with_protocols = Protocol::ALL.into_iter().flat_map(|protocol| {
         [
@@ -95,6 +98,16 @@ fn conditions_that_stand_together_come_back() {
             [("net1-in", regular(rules.into_iter().chain(with_protocols).collect()))],
         ),
         nothing(),
+    ));
+    let udp = |side, port| Match::Ports(side, ports(Protocol::Udp, port, port));
+    let dhcp = [
+        accept(&[Match::Routed]),
+        accept(&[udp(Side::Source, 68), udp(Side::Destination, 67)]),
+        accept(&[Match::EtherType(0x0800)]),
+    ];
+    comes_back(&ruleset(
+        nothing(),
+        table(&[], vec![], [("net1-backstop", backstop(dhcp.to_vec()))]),
     ));
 }
 

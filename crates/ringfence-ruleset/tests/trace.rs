@@ -616,6 +616,65 @@ fn addresses_of_two_families_are_an_error() {
     }
 }
 
+/// The address is looked up by the network of the prefix length that it is in, and only in its own family.
+#[test]
+fn networks_are_looked_up_by_their_first_address() {
+    let inet = |key, length, element: &str| {
+        let kind = SetKind::Addresses(if element.contains(':') { V6 } else { V4 });
+        let condition = Match::InNetworks(key, length, name("networks"));
+        let rules = vec![accept(&[condition]), deny(&[], "denied")];
+        let chain = base(Hook::Prerouting, -160, rules);
+        let sets = vec![("networks", set(kind, &[Element::Address(element.parse().unwrap())]))];
+        only_inet(table(&["denied"], sets, [("arrive", chain)]))
+    };
+    let source = |family| Key::Address(family, SRC);
+    for (key, length, element, from, found) in [
+        (source(V4), 24, "10.20.1.0", "10.20.1.0", true),
+        (source(V4), 24, "10.20.1.0", "10.20.1.255", true),
+        (source(V4), 24, "10.20.1.0", "10.20.2.0", false),
+        (source(V4), 24, "10.20.1.0", "10.20.0.255", false),
+        (source(V4), 25, "10.20.1.128", "10.20.1.129", true),
+        (source(V4), 25, "10.20.1.128", "10.20.1.127", false),
+        (source(V4), 1, "128.0.0.0", "192.0.2.1", true),
+        (source(V4), 31, "10.20.1.2", "10.20.1.3", true),
+        (source(V4), 31, "10.20.1.2", "10.20.1.4", false),
+        (source(V4), 24, "10.20.1.1", "10.20.1.1", false),
+        (Key::CtOriginalSource(V4), 24, "10.20.1.0", "10.20.1.77", true),
+        (Key::CtReplySource(V4), 24, "10.20.1.0", "10.20.1.77", false),
+        (source(V6), 64, "fd00:20::", "fd00:20::1:2:3:4", true),
+        (source(V6), 64, "fd00:20::", "fd00:20:0:1::1", false),
+    ] {
+        let to = if element.contains(':') {
+            "[fd00:99::1]:80"
+        } else {
+            "10.99.1.10:80"
+        };
+        let from = if element.contains(':') {
+            format!("[{from}]:1")
+        } else {
+            format!("{from}:1")
+        };
+        let packet = tcp_in(&from, to);
+        let decision = trace(&inet(key, length, element), &packet).unwrap().decision;
+        let expected = if found { Decision::Accept } else { Decision::Drop };
+        assert_eq!(decision, expected, "{key} /{length} of {element}, from {from}");
+    }
+    let other = trace(
+        &inet(source(V6), 64, "fd00:20::"),
+        &tcp_in("10.20.1.1:1", "10.20.1.10:80"),
+    );
+    assert_eq!(other.unwrap().decision, Decision::Drop);
+    for (key, length) in [
+        (source(V4), 0),
+        (source(V4), 32),
+        (source(V6), 128),
+        (Key::Port(SRC), 16),
+    ] {
+        let element = if key == source(V6) { "fd00::" } else { "10.0.0.0" };
+        assert!(Tracer::new(&inet(key, length, element)).is_err(), "{key} /{length}");
+    }
+}
+
 proptest! {
     /// A look-up among ranges finds what a search through all of them finds.
     #[test]

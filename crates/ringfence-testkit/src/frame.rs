@@ -179,16 +179,16 @@ fn v6(address: IpAddr) -> Ipv6Addr {
 }
 
 /// A length field. Frames that are made here are far below its limit.
-fn length(length: usize) -> [u8; 2] {
+pub(crate) fn length(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-fn word(pair: &[u8]) -> u32 {
+pub(crate) fn word(pair: &[u8]) -> u32 {
     u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default())
 }
 
 /// The Internet checksum (RFC 1071) of `bytes` on top of `sum`.
-fn fold(bytes: &[u8], sum: u32) -> u16 {
+pub(crate) fn fold(bytes: &[u8], sum: u32) -> u16 {
     let mut sum = sum + bytes.chunks(2).map(word).sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -197,7 +197,7 @@ fn fold(bytes: &[u8], sum: u32) -> u16 {
 }
 
 /// CRC32c (RFC 9260, appendix A), bit by bit.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             if crc & 1 == 1 {

@@ -26,7 +26,7 @@
 //! every process does once before its first topology.
 //!
 //! Reading order: [`Topology`], [`PodSpec`], [`Path`], [`Echo`], [`Probe`], [`Matrix`], then [`Flow`], [`Stream`],
-//! [`frame`], [`manifest`], [`Agent`].
+//! [`frame`], [`packet`], [`manifest`], [`Agent`].
 
 mod agent;
 mod command;
@@ -36,6 +36,7 @@ pub mod frame;
 pub mod manifest;
 mod matrix;
 mod namespace;
+pub mod packet;
 mod path;
 pub mod plan;
 mod pod;
@@ -56,7 +57,7 @@ pub use namespace::{NamedNetns, sweep};
 pub use path::Path;
 pub use pod::{Attach, Dialect, Interface, Pod, PodSpec};
 pub use probe::{Answer, Outcome, Probe, Protocol, TIMEOUT, probe_all};
-pub use sniffer::{RawSender, Sniffer};
+pub use sniffer::{RawSender, Sniffer, StackSender};
 pub use stream::Stream;
 pub use topology::{Network, Topology};
 pub use wiring::Wiring;

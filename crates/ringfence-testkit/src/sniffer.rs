@@ -1,5 +1,7 @@
 //! Packet sockets: sending frames as they are, and seeing what arrives on an interface before any IP hook does.
 
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,7 +13,8 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send, setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recvfrom, send, sendto,
+    setsockopt, socket, sockopt,
 };
 
 use crate::frame::{self, Packet};
@@ -77,6 +80,45 @@ impl RawSender {
         match send(self.fd.as_raw_fd(), frame, MsgFlags::empty()) {
             Ok(_) | Err(Errno::ENOBUFS) => Ok(()),
             Err(errno) => Err(errno).context("send a frame"),
+        }
+    }
+}
+
+/// Hands IP packets with headers of their own to a pod's IP stack, past its sockets but not past its hooks: protocols
+/// that the kernel has no sockets for, fragments, forged addresses.
+#[derive(Debug)]
+pub struct StackSender {
+    ipv4: OwnedFd,
+    ipv6: OwnedFd,
+}
+
+impl StackSender {
+    /// On an interface of a pod, whatever the routes say.
+    pub fn open(pod: &Pod, interface: &str) -> Result<Self> {
+        let raw = |family| -> Result<OwnedFd> {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let fd = socket(family, SockType::Raw, flags, SockProtocol::Raw).context("open a raw socket")?;
+            setsockopt(&fd, sockopt::BindToDevice, &OsString::from(interface))
+                .with_context(|| format!("bind a raw socket to interface {interface}"))?;
+            setsockopt(&fd, sockopt::Broadcast, &true).context("set SO_BROADCAST")?;
+            Ok(fd)
+        };
+        pod.netns.run(|| {
+            Ok(Self {
+                ipv4: raw(AddressFamily::Inet)?,
+                ipv6: raw(AddressFamily::Inet6)?,
+            })
+        })?
+    }
+
+    /// Sends one packet to `target`. False when a rule of the pod itself has dropped it at once.
+    pub fn send(&self, packet: &[u8], target: IpAddr) -> Result<bool> {
+        let fd = if target.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let address = SockaddrStorage::from(SocketAddr::new(target, 0));
+        match sendto(fd.as_raw_fd(), packet, &address, MsgFlags::empty()) {
+            Ok(_) => Ok(true),
+            Err(Errno::EPERM) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("send a packet to {target}")),
         }
     }
 }

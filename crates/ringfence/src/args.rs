@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringfence_model::{NamespacedName, Scope};
+use ringfence_model::{Family, NamespacedName, Scope};
+use ringfence_policy::evaluate::Party;
+use ringfence_policy::explain::{NetworkArg, What};
 use serde::Deserialize;
 
 use crate::template::NetnsTemplate;
@@ -27,6 +29,10 @@ pub enum Command {
     Agent(AgentArgs),
     /// Print a pod's ruleset as nft text, without a kernel or a cluster
     Render(RenderArgs),
+    /// Say whether one end may open a connection to another, and why
+    Explain(ExplainArgs),
+    /// Show who may open connections to whom
+    Reach(ReachArgs),
     /// Remove Ringfence's tables from this node's pods
     Cleanup(CleanupArgs),
     /// Say what is invalid, ignored or surprising in manifests, without a kernel or a cluster
@@ -98,6 +104,77 @@ pub struct RenderArgs {
     #[arg(long, value_name = "SCOPE", default_value = "secondary")]
     pub network_policy_scope: ScopeArg,
     /// Address of the node, from which the pod stays reachable on the cluster network (repeatable, or with commas)
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub node_address: Vec<IpAddr>,
+}
+
+/// Arguments of `ringfence explain`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ringfence explain -f manifests/ --from shop/client --to shop/web --port 80/tcp\n\n\
+                  Exit code 0: allowed on every network that was judged; 1: denied; 2: bad usage or input."
+)]
+pub struct ExplainArgs {
+    /// File or folder of Kubernetes manifests, YAML or JSON (repeatable)
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Who opens the connection: NAMESPACE/POD or an address
+    #[arg(long, value_name = "ENDPOINT")]
+    pub from: Party,
+    /// To whom: NAMESPACE/POD or an address
+    #[arg(long, value_name = "ENDPOINT")]
+    pub to: Party,
+    /// The network, written as in policy-for: default, NAMESPACE/NAME, NAME or interface:NAME
+    /// [default: every network on which both are]
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<NetworkArg>,
+    /// Protocol and destination port: 80, 80/tcp, 80/udp, 80/sctp, icmp (an echo request), icmpv6/TYPE, or ip/NUMBER
+    /// (another protocol, 47 for GRE)
+    #[arg(long, value_name = "PORT")]
+    pub port: What,
+    /// IP version of the addresses to judge [default: 4 where both ends have it, else 6]
+    #[arg(long, value_name = "4|6")]
+    pub ip_family: Option<FamilyArg>,
+    /// How the answer is written
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "text")]
+    pub output: ExplainOutput,
+    /// Interfaces that a NetworkPolicy without the annotation policy-for acts on
+    #[arg(long, value_name = "SCOPE", default_value = "secondary")]
+    pub network_policy_scope: ScopeArg,
+    /// Address of the nodes, from which pods stay reachable on the cluster network (repeatable, or with commas)
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub node_address: Vec<IpAddr>,
+}
+
+/// Arguments of `ringfence reach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ringfence reach -f manifests/ --network shop/net-a --port 80/tcp --port icmp")]
+pub struct ReachArgs {
+    /// File or folder of Kubernetes manifests, YAML or JSON (repeatable)
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The network: default, NAMESPACE/NAME, NAME (in whatever namespace) or interface:NAME [default: all of them]
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<NetworkArg>,
+    /// Protocol and destination port, one matrix each: 80, 80/tcp, 80/udp, 80/sctp, icmp (an echo request) or ip/NUMBER
+    #[arg(long, value_name = "PORT", required = true)]
+    pub port: Vec<What>,
+    /// Only pods of this namespace as senders (repeatable)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub from_namespace: Vec<String>,
+    /// Only pods of this namespace as receivers (repeatable)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub to_namespace: Vec<String>,
+    /// How the answer is written
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table")]
+    pub output: ReachOutput,
+    /// Colours in the table; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorArg,
+    /// Interfaces that a NetworkPolicy without the annotation policy-for acts on
+    #[arg(long, value_name = "SCOPE", default_value = "secondary")]
+    pub network_policy_scope: ScopeArg,
+    /// Address of the nodes, from which pods stay reachable on the cluster network (repeatable, or with commas)
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     pub node_address: Vec<IpAddr>,
 }
@@ -271,6 +348,55 @@ impl From<ScopeArg> for Scope {
     }
 }
 
+/// `--ip-family`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FamilyArg {
+    /// IPv4.
+    #[value(name = "4")]
+    V4,
+    /// IPv6.
+    #[value(name = "6")]
+    V6,
+}
+
+impl From<FamilyArg> for Family {
+    fn from(family: FamilyArg) -> Self {
+        match family {
+            FamilyArg::V4 => Self::V4,
+            FamilyArg::V6 => Self::V6,
+        }
+    }
+}
+
+/// `--output` of `ringfence explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExplainOutput {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `--output` of `ringfence reach`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReachOutput {
+    /// For people: a matrix.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -352,7 +478,7 @@ mod tests {
     #[test]
     fn bad_usage_is_refused_with_exit_code_2() {
         check_refused(&["ringfence"], ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
-        check_refused(&["ringfence", "explain"], ErrorKind::InvalidSubcommand);
+        check_refused(&["ringfence", "elucidate"], ErrorKind::InvalidSubcommand);
         check_refused(&["ringfence", "agent", "--source", "dir:"], ErrorKind::ValueValidation);
         check_refused(
             &["ringfence", "agent", "--source", "etcd:x"],
@@ -382,6 +508,30 @@ mod tests {
         check_refused(
             &["ringfence", "render", "-f", "x", "--pod", "web"],
             ErrorKind::ValueValidation,
+        );
+        check_refused(&["ringfence", "explain"], ErrorKind::MissingRequiredArgument);
+        check_refused(&["ringfence", "reach", "-f", "x"], ErrorKind::MissingRequiredArgument);
+        let explain = |flag: &'static str, value: &'static str, expected| {
+            let mut arguments = vec!["ringfence", "explain", "-f", "x"];
+            for (name, good) in [("--from", "a/b"), ("--to", "a/c"), ("--port", "80")] {
+                arguments.extend([name, if name == flag { value } else { good }]);
+            }
+            if !arguments.contains(&flag) {
+                arguments.extend([flag, value]);
+            }
+            check_refused(&arguments, expected);
+        };
+        explain("--from", "web", ErrorKind::ValueValidation);
+        explain("--to", "10.0.0.256", ErrorKind::ValueValidation);
+        explain("--port", "0", ErrorKind::ValueValidation);
+        explain("--port", "http", ErrorKind::ValueValidation);
+        explain("--port", "80/tpc", ErrorKind::ValueValidation);
+        explain("--network", "a/b/c", ErrorKind::ValueValidation);
+        explain("--ip-family", "5", ErrorKind::InvalidValue);
+        explain("-o", "yaml", ErrorKind::InvalidValue);
+        check_refused(
+            &["ringfence", "reach", "-f", "x", "--port", "80", "--color", "sometimes"],
+            ErrorKind::InvalidValue,
         );
     }
 }

@@ -110,6 +110,12 @@ impl Settings {
         Self::merge(args, file)
     }
 
+    /// What [`Self::resolve`] would make of a file with this text: without reading a file, for `ringfence-fuzz`.
+    #[doc(hidden)]
+    pub fn from_text(args: AgentArgs, text: &str) -> anyhow::Result<Self> {
+        Self::merge(args, parse(text)?)
+    }
+
     fn merge(args: AgentArgs, file: File) -> anyhow::Result<Self> {
         let Some(node) = args.node.or(file.node).filter(|node| !node.is_empty()) else {
             bail!("the name of this node is missing: give --node NAME, RINGFENCE_NODE, or `node:` in the config file");

@@ -8,6 +8,8 @@ use ringfence_cri::Change;
 use ringfence_kube::directory::Update;
 use ringfence_model::{NamespacedName, PodUid};
 use ringfence_netns::{Facts, NetnsId};
+use ringfence_policy::Slice;
+use ringfence_policy::evaluate::Party;
 use ringfence_ruleset::Ruleset;
 use tokio::sync::oneshot;
 
@@ -206,5 +208,12 @@ pub enum Query {
         name: String,
         /// Where the answer goes.
         answer: oneshot::Sender<Vec<(NamespacedName, Option<Arc<str>>)>>,
+    },
+    /// What decides connections between these parties? The reader does the judging: it may take its time.
+    Explain {
+        /// Both ends.
+        parties: Vec<Party>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Slice>,
     },
 }

@@ -1,8 +1,9 @@
 //! Ringfence's program: the per-node agent and its command line.
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
-//! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
-//! and [`metrics`]; then the commands that need no agent: [`render`], [`cleanup`], [`check`].
+//! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers
+//! see), [`http`] and [`metrics`]; then the commands that need no agent: [`render`], [`explain`] (which the agent serves
+//! too), [`reach`], [`check`], [`cleanup`].
 
 pub mod agent;
 pub mod applier;
@@ -14,11 +15,14 @@ pub mod config;
 pub mod controller;
 pub mod drops;
 pub mod event;
+pub mod explain;
 pub mod findings;
 pub mod http;
 pub mod logging;
+mod manifests;
 pub mod metrics;
 mod near;
+pub mod reach;
 pub mod render;
 pub mod sandboxes;
 pub mod snapshot;
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(args),
         Command::Render(args) => render::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Reach(args) => reach::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Check(args) => check::run(&args),
     };

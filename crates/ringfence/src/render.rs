@@ -1,7 +1,6 @@
 //! `ringfence render`: a pod's ruleset from manifests, without a kernel or a cluster.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use ringfence_policy::{Index, Locality, Options, TargetFacts};
 use ringfence_ruleset::KernelFeatures;
 
 use crate::args::RenderArgs;
-use crate::near::near;
+use crate::near::instead;
 
 /// Prints the ruleset on standard output, and what is wrong with the manifests on standard error.
 pub fn run(args: &RenderArgs) -> anyhow::Result<ExitCode> {
@@ -85,26 +84,6 @@ fn open(pod: &Pod) -> &'static str {
 }
 
 fn unknown(wanted: &NamespacedName, pods: &BTreeMap<NamespacedName, Pod>) -> String {
-    let mut sentence = format!("there is no pod {wanted} in these manifests");
     let names: Vec<String> = pods.keys().map(ToString::to_string).collect();
-    let mut similar: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        // The right name in another namespace is what people mean most often.
-        .filter(|name| name.rsplit('/').next() == Some(&*wanted.name))
-        .collect();
-    similar.extend(near(&wanted.to_string(), names.iter().map(String::as_str)));
-    let mut seen = std::collections::BTreeSet::new();
-    similar.retain(|name| seen.insert(*name));
-    // Writing to a String cannot fail.
-    let _ = match similar.as_slice() {
-        [] if names.is_empty() => write!(sentence, ": they hold no pod at all"),
-        [] => write!(
-            sentence,
-            "; there are {}",
-            names.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
-        ),
-        similar => write!(sentence, "; near names: {}", similar.join(", ")),
-    };
-    sentence
+    format!("there is no pod {wanted} in these manifests{}", instead(wanted, &names))
 }

@@ -120,12 +120,44 @@ impl FromStr for NetnsTemplate {
             pieces.push(Piece::Text(rest.to_owned()));
         }
         let has = |piece: &Piece| pieces.contains(piece);
-        if has(&Piece::Uid) || (has(&Piece::Namespace) && has(&Piece::Name)) {
+        if has(&Piece::Uid) {
             Ok(Self { pieces })
-        } else {
+        } else if !has(&Piece::Namespace) || !has(&Piece::Name) {
             Err("it needs {uid}, or {namespace} and {name}, so that each pod has a path of its own".to_owned())
+        } else if is_ambiguous(&pieces) {
+            Err(
+                "between {namespace} and {name} it needs a character that no namespace has in its name, such as / . or _: \
+                 with a hyphen, pod b-c of namespace a and pod c of namespace a-b would have one path"
+                    .to_owned(),
+            )
+        } else {
+            Ok(Self { pieces })
         }
     }
+}
+
+/// Whether a namespace's name and a pod's could run into each other: namespaces have names of `a-z`, `0-9` and `-`, so any
+/// other character between the two tells where the namespace's ends.
+fn is_ambiguous(pieces: &[Piece]) -> bool {
+    let mut last = None;
+    let mut told = false;
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => {
+                told |= !text
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            }
+            Piece::Uid => {}
+            Piece::Namespace | Piece::Name => {
+                if last.is_some_and(|last| last != piece) && !told {
+                    return true;
+                }
+                (last, told) = (Some(piece), false);
+            }
+        }
+    }
+    false
 }
 
 /// `/run/netns/{namespace}.{name}`
@@ -208,6 +240,19 @@ mod tests {
         check("/run/{pod}", "a", "b", Err("unknown placeholder {pod}"));
         check("/run/{uid", "a", "b", Err("a { has no }"));
         check("/run/uid}", "a", "b", Err("unknown placeholder }"));
+    }
+
+    /// Found by fuzzing: `{namespace}-{name}` gave two pods one path, so one got the rules of the other.
+    #[test]
+    fn no_two_pods_have_one_path() {
+        let why = Err("no namespace has in its name");
+        check("/run/{namespace}{name}", "a", "b", why);
+        check("/run/{namespace}-{name}", "a", "b", why);
+        check("/run/{name}-x-{namespace}", "a", "b", why);
+        check("/run/{namespace}/{namespace}{name}", "a", "b", why);
+        check("/run/{name}.{namespace}", "a", "b", Ok("/run/b.a"));
+        check("/run/{namespace}-_{name}", "a", "b", Ok("/run/a-_b"));
+        check("/run/{namespace}-{name}-{uid}", "a", "b", Ok("/run/a-b-uid-a.b"));
     }
 
     #[test]

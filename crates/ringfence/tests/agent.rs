@@ -27,6 +27,15 @@ fn s014_s131_a_saved_policy_is_enforced_and_a_removed_one_is_lifted() {
     world.wait_rules(&web, "10.20.1.11 . tcp . 80");
     world.wait_state("web", "enforced");
     assert!(world.metric("ringfence_enforcement_seconds_count{cause=\"policy\"}") >= Some(1.0));
+    for (port, expected) in [(80, "ALLOW"), (81, "DENY")] {
+        let path = format!("/explain?from=client&to=shop/web&port={port}&network=net-a");
+        let (status, text) = world.get(&path);
+        assert_eq!(status, 200, "{text}");
+        assert!(
+            text.starts_with(&format!("{expected} TCP {port} on network shop/net-a\n")),
+            "{text}"
+        );
+    }
 
     // Half-written: what was read before stays in force.
     let text = policy.manifest().yaml();

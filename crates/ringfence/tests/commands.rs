@@ -99,7 +99,7 @@ fn wrong_usage_is_exit_code_2() {
         &[],
         &["/nonexistent.yaml"],
     );
-    check(&["explain"], 2, &[], &["unrecognized subcommand"]);
+    check(&["elucidate"], 2, &[], &["unrecognized subcommand"]);
     check(
         &["agent", "--help"],
         0,

@@ -184,6 +184,14 @@ pub fn conditions() -> Vec<Vec<Match>> {
             all.push(vec![known(Key::Address(family, side), SetKind::Addresses(family))]);
         }
         all.push(vec![known(Key::CtOriginalSource(family), SetKind::Addresses(family))]);
+        let networks = |key, length| Match::InNetworks(key, length, set_name(SetKind::Addresses(family)));
+        all.extend([1, 24, 31].map(|length| vec![networks(Key::Address(family, source), length)]));
+        all.push(vec![
+            networks(Key::Address(family, destination), 20),
+            Match::Ports(destination, tcp(1000, 2000)),
+        ]);
+        all.push(vec![networks(Key::CtOriginalSource(family), 16)]);
+        all.push(vec![networks(Key::CtReplySource(family), 9)]);
         all.push(vec![known(Key::CtReplySource(family), SetKind::Ranges(family))]);
     }
     all
@@ -197,7 +205,13 @@ pub fn netdev_conditions() -> Vec<Vec<Match>> {
         vec![Match::EtherType(0x86dd)],
         vec![Match::EtherType(0x8100)],
         vec![Match::EtherType(0x88a8)],
+        vec![udp(Side::Destination, 67)],
     ]
+}
+
+/// A condition on a UDP port.
+pub fn udp(side: Side, port: u16) -> Match {
+    Match::Ports(side, PortRange::single(Protocol::Udp, port))
 }
 
 /// Verdicts and counters, each with a condition before it.

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ringfence_model::{Direction, Family, InterfaceName, PodUid};
+use ringfence_model::{Direction, Family, InterfaceName, PodUid, PortRange, Protocol};
 use ringfence_ruleset::{
-    BaseChain, Chain, CtDirection, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Table, Verdict,
+    BaseChain, Chain, CtDirection, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Side, Table, Verdict,
 };
 
 use super::names::Names;
-use super::table::{Writer, accept};
+use super::table::{DHCP, Writer, accept};
 use super::{Compiled, SetLink};
 use crate::TargetFacts;
 use crate::plan::{InterfacePlan, PodPlan};
@@ -106,9 +106,9 @@ pub(crate) fn compile(uid: &PodUid, plan: &PodPlan, environment: &Environment<'_
     }
     let mut netdev = Table::default();
     if environment.kernel.egress_backstop {
-        for interface in restricted(plan).map(|plan| &plan.interface) {
-            if environment.facts.interfaces.contains(interface) {
-                backstop(&mut netdev, interface);
+        for interface in restricted(plan) {
+            if environment.facts.interfaces.contains(&interface.interface) {
+                backstop(&mut netdev, &interface.interface, interface.dhcp);
             }
         }
     }
@@ -153,42 +153,42 @@ impl Way {
 
 /// Sends every packet to the chain that judges the connection it belongs to. Comparisons and no verdict map: the
 /// interfaces of a pod are few.
+///
+/// The order is that of cost. Comparing a name costs three times as much as comparing the direction, so the direction
+/// comes first, and what opens connections, then answers, before everything that is seldom or not judged: packets
+/// without a direction, interfaces that nothing isolates, loopback.
 fn dispatch(plan: &PodPlan, way: Way, unexplained: &Name) -> Vec<Rule> {
-    // A pod cannot be blocked from itself (statements 118, 119, 169).
-    let mut rules: Vec<Rule> = InterfaceName::new("lo")
-        .map(|lo| accept(vec![way.on(lo)]))
-        .into_iter()
-        .collect();
+    // Whose connection it is: what arrives first opens one to the pod, what leaves first opens one from it.
+    let (opens, answers) = match way {
+        Way::Arrives => (Direction::Ingress, Direction::Egress),
+        Way::Leaves => (Direction::Egress, Direction::Ingress),
+    };
+    let (mut opening, mut answering, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     for plan in &plan.interfaces {
         let on = way.on(plan.interface.clone());
-        // Whose connection it is: what arrives first opens one to the pod, what leaves first opens one from it.
-        let (opens, answers) = match way {
-            Way::Arrives => (Direction::Ingress, Direction::Egress),
-            Way::Leaves => (Direction::Egress, Direction::Ingress),
-        };
-        let opening = plan.table(opens).map(|_| Names::new(&plan.interface, opens));
-        let answering = plan
+        let that = |direction| vec![Match::CtDirection(direction), on.clone()];
+        let opened = plan.table(opens).map(|_| Names::new(&plan.interface, opens));
+        let reply = plan
             .table(answers)
             .map(|_| Names::new(&plan.interface, answers).part("reply"));
-        // Without a chain for packets that have no direction the last rule accepts, and a rule before it that only
-        // accepts says nothing new.
-        let accepts_rest = opening.is_none();
-        for (direction, chain) in [
-            (CtDirection::Original, opening.as_ref().map(Names::chain)),
-            (CtDirection::Reply, answering),
-        ] {
-            if chain.is_some() || !accepts_rest {
-                rules.push(to(vec![on.clone(), Match::CtDirection(direction)], chain));
-            }
+        // Where nothing judges what opens connections, the last rule accepts, and one before it that only accepts
+        // would say nothing new.
+        if reply.is_some() || opened.is_some() {
+            answering.push(to(that(CtDirection::Reply), reply));
         }
-        rules.push(to(vec![on], opening.map(|names| names.part("untracked"))));
+        if let Some(names) = &opened {
+            opening.push(to(that(CtDirection::Original), Some(names.chain())));
+        }
+        rest.push(to(vec![on], opened.map(|names| names.part("untracked"))));
     }
-    rules.push(Rule {
+    // A pod cannot be blocked from itself (statements 118, 119, 169).
+    let lo = InterfaceName::new("lo").map(|lo| accept(vec![way.on(lo)]));
+    let deny = Rule {
         matches: Vec::new(),
         counter: Some(unexplained.clone()),
         verdict: Verdict::Drop,
-    });
-    rules
+    };
+    [opening, answering, rest, lo.into_iter().collect(), vec![deny]].concat()
 }
 
 fn to(matches: Vec<Match>, chain: Option<Name>) -> Rule {
@@ -209,7 +209,7 @@ fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
     let on = || Match::LeavesOn(plan.interface.clone());
     let known = plan.addresses.iter().chain(&unspecified);
     let mut rules: Vec<Rule> = known
-        .map(|address| accept(vec![on(), Match::Address(ringfence_ruleset::Side::Source, *address)]))
+        .map(|address| accept(vec![on(), Match::Address(Side::Source, *address)]))
         .collect();
     rules.push(Rule {
         matches: vec![on(), Match::SourceNotLocal],
@@ -219,10 +219,19 @@ fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
     rules
 }
 
-/// The last gate before the wire: IP packets must come from the IP stack, where the chains above have seen them.
-fn backstop(table: &mut Table, interface: &InterfaceName) {
+/// The last gate before the wire: IP packets must come from the IP stack, where the chains above have seen them. A DHCP
+/// client sends from a packet socket, because it may have no address yet; what it asks passes where the addresses come
+/// from there (statement 123). A later fragment that looks like it passes as well, and is of no use: the first one of its
+/// datagram is held to these ports.
+fn backstop(table: &mut Table, interface: &InterfaceName, dhcp: bool) {
     let denied = Names::new(interface, Direction::Egress).part("denied");
     let mut rules = vec![accept(vec![Match::Routed])];
+    if dhcp {
+        rules.extend(DHCP.map(|(client, server)| {
+            let port = |side, port| Match::Ports(side, PortRange::single(Protocol::Udp, port));
+            accept(vec![port(Side::Source, client), port(Side::Destination, server)])
+        }));
+    }
     rules.extend(ETHER_TYPES.map(|ether_type| Rule {
         matches: vec![Match::EtherType(ether_type)],
         counter: Some(denied.clone()),

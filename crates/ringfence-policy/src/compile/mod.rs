@@ -5,6 +5,7 @@
 
 mod chains;
 mod names;
+mod networks;
 mod table;
 
 pub(crate) use chains::{Environment, compile};

@@ -1,8 +1,8 @@
 //! Names that say what a thing is for: `net1-in`, `net1-in-tcp-1000-2000-ip`.
 //!
 //! The parts after an interface's identifier never begin with `in` or `out` a second time, so the names of an
-//! interface `net1` and of one called `net1-in` cannot meet. The longest is 127 bytes: 47 of an interface that is
-//! spelt out, five for the direction, 67 of ports, eight of the ending.
+//! interface `net1` and of one called `net1-in` cannot meet. The longest is 128 bytes, as many as may be: 47 of an
+//! interface that is spelt out, five for the direction, 67 of ports, nine of the ending.
 
 use std::fmt::Write as _;
 
@@ -126,5 +126,8 @@ mod tests {
         let name = names.set(&format!("{}-net", ports_text(&ports)), Family::V6);
         assert!(name.as_str().ends_with("-net-ip6"), "{name}");
         assert_eq!(name.as_str().len(), 127);
+        let name = names.set(&format!("{}-n128", ports_text(&ports)), Family::V6);
+        assert!(name.as_str().ends_with("-n128-ip6"), "{name}");
+        assert_eq!(name.as_str().len(), 128);
     }
 }

@@ -8,6 +8,7 @@ use ringfence_ruleset::{Chain, Element, Key, Match, Name, Rule, Set, SetKind, Si
 
 use super::PeerSet;
 use super::names::{Names, ports_text};
+use super::networks::{bits, by_length};
 use crate::plan::{Layout, Table};
 
 /// More single ports than this are one look-up in a set (a bitmap in the kernel) instead of that many comparisons.
@@ -15,6 +16,9 @@ const COMPARED_PORTS: usize = 4;
 
 /// More port conditions than this get a chain of their own, so that the peer is looked up once and not once for each.
 const REPEATED_LOOKUPS: usize = 2;
+
+/// UDP ports of client and server, DHCPv4 and DHCPv6 (statement 123).
+pub(super) const DHCP: [(u16, u16); 2] = [(68, 67), (546, 547)];
 
 /// Which ends of a packet the peer's address and the service's port are: they change places for replies.
 #[derive(Clone, Copy)]
@@ -132,7 +136,7 @@ impl<'a> Writer<'a> {
         }
         for (ports, ranges) in blocks(self.table) {
             for family in Family::BOTH {
-                if let Some(condition) = self.block_condition(ports, ranges, family, Key::Address(family, ends.peer)) {
+                for condition in self.block_conditions(ports, ranges, family, Key::Address(family, ends.peer)) {
                     self.ports_of(rules, &condition, ports, ends);
                 }
             }
@@ -152,7 +156,7 @@ impl<'a> Writer<'a> {
         } else {
             Side::Destination
         };
-        [(68, 67), (546, 547)].map(|(ours, theirs)| {
+        DHCP.map(|(ours, theirs)| {
             let (from, to) = match self.direction {
                 Direction::Egress => (ours, theirs),
                 Direction::Ingress => (theirs, ours),
@@ -209,19 +213,36 @@ impl<'a> Writer<'a> {
             .collect()
     }
 
-    /// The condition that an address is in a block. A whole family needs no set; a family without addresses gives
-    /// `None`.
-    fn block_condition(&self, ports: &PortSet, ranges: &RangeSet, family: Family, key: Key) -> Option<Match> {
-        let mut of_family = ranges.ranges().iter().filter(|range| range.family() == family);
-        let first = of_family.next()?;
-        if first.is_whole_family() {
-            return Some(Match::Nfproto(family));
+    /// The conditions of which one holds where an address is in a block. A whole family needs no set; a family without
+    /// addresses gives none.
+    fn block_conditions(&self, ports: &PortSet, ranges: &RangeSet, family: Family, key: Key) -> Vec<Match> {
+        let ranges = of_family(ranges, family);
+        match ranges.first() {
+            None => Vec::new(),
+            Some(first) if first.is_whole_family() => vec![Match::Nfproto(family)],
+            Some(_) => match by_length(&ranges) {
+                None => vec![Match::InSet(key, self.block_set(ports, family))],
+                Some(networks) => networks
+                    .iter()
+                    .map(|networks| {
+                        let set = self.network_set(ports, networks.length, family);
+                        if networks.length == bits(family) {
+                            Match::InSet(key, set)
+                        } else {
+                            Match::InNetworks(key, networks.length, set)
+                        }
+                    })
+                    .collect(),
+            },
         }
-        Some(Match::InSet(key, self.block_set(ports, family)))
     }
 
     fn block_set(&self, ports: &PortSet, family: Family) -> Name {
         self.names.set(&format!("{}-net", ports_text(ports)), family)
+    }
+
+    fn network_set(&self, ports: &PortSet, length: u8, family: Family) -> Name {
+        self.names.set(&format!("{}-n{length}", ports_text(ports)), family)
     }
 
     /// All sets of addresses, those of the peers still empty. Both families exist wherever a policy asks for peers.
@@ -251,12 +272,23 @@ impl<'a> Writer<'a> {
         }
         for (ports, ranges) in &self.table.blocks {
             for family in Family::BOTH {
-                let of_family = ranges.ranges().iter().copied().filter(|range| range.family() == family);
-                let elements: OrdSet<Element> = of_family.clone().map(Element::Range).collect();
-                if !elements.is_empty() && !of_family.clone().any(AddressRange::is_whole_family) {
-                    self.set(self.block_set(ports, family), SetKind::Ranges(family), elements);
-                }
+                self.block_sets(ports, &of_family(ranges, family), family);
             }
+        }
+    }
+
+    fn block_sets(&mut self, ports: &PortSet, ranges: &[AddressRange], family: Family) {
+        if ranges.first().is_none_or(|range| range.is_whole_family()) {
+            return;
+        }
+        let Some(networks) = by_length(ranges) else {
+            let elements = ranges.iter().copied().map(Element::Range).collect();
+            return self.set(self.block_set(ports, family), SetKind::Ranges(family), elements);
+        };
+        for networks in networks {
+            let elements = networks.first.into_iter().map(Element::Address).collect();
+            let name = self.network_set(ports, networks.length, family);
+            self.set(name, SetKind::Addresses(family), elements);
         }
     }
 
@@ -284,10 +316,8 @@ impl<'a> Writer<'a> {
             }
             for (ports, ranges) in blocks(self.table) {
                 for family in Family::BOTH {
-                    rules.extend(
-                        self.block_condition(ports, ranges, family, key(family))
-                            .map(|condition| accept(vec![condition])),
-                    );
+                    let conditions = self.block_conditions(ports, ranges, family, key(family));
+                    rules.extend(conditions.into_iter().map(|condition| accept(vec![condition])));
                 }
             }
             if rules.is_empty() {
@@ -353,6 +383,11 @@ fn blocks(table: &Table) -> impl Iterator<Item = (&PortSet, &RangeSet)> {
     everything
         .into_iter()
         .chain(table.blocks.iter().filter(|(ports, _)| **ports != PortSet::Everything))
+}
+
+fn of_family(ranges: &RangeSet, family: Family) -> Vec<AddressRange> {
+    let ranges = ranges.ranges().iter().copied();
+    ranges.filter(|range| range.family() == family).collect()
 }
 
 /// A rule that accepts.

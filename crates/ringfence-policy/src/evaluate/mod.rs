@@ -20,13 +20,14 @@
 //! * DHCP is judged as if it came from the exchange's other well-known port: source ports are not asked about (123).
 //!
 //! Reading order: `connection` (the question), `verdict` (the answer), `universe` (the objects), `judge` (one end),
-//! `peers` and `ports` (one clause), `reach` (many questions at once).
+//! `peers` and `ports` (one clause), `reach` (many questions at once), `slice` (which objects one question needs).
 
 mod connection;
 mod judge;
 mod peers;
 mod ports;
 mod reach;
+mod slice;
 mod universe;
 mod verdict;
 
@@ -36,6 +37,7 @@ use ringfence_model::{Direction, Pod, PodUid};
 
 pub use connection::{Connection, Endpoint, L4};
 pub use reach::{Cell, connections, reach};
+pub use slice::{Lookup, Party};
 pub use universe::{AttachmentRef, Universe};
 pub use verdict::{Allowance, Because, Clause, Decision, DirectionVerdict, NearMiss, Shortfall, Verdict};
 

@@ -194,7 +194,7 @@ impl Universe {
 
     /// Whether a namespaceSelector selects a namespace. Of one that is not known only the label is certain that every
     /// namespace carries (statement 46).
-    pub(super) fn namespace_matches(&self, name: &str, selector: &Selector) -> bool {
+    pub(crate) fn namespace_matches(&self, name: &str, selector: &Selector) -> bool {
         if let Some(namespace) = self.namespaces.get(name) {
             return selector.matches(&namespace.labels);
         }

@@ -1,4 +1,4 @@
-//! One copy of what many pods have in common: label keys and values, whole label sets, lists of named ports.
+//! One copy of what many pods have in common: label keys and values, whole label sets, lists of named ports, outlines.
 //!
 //! Uses are counted here and not read off the `Arc`s, so that a copy that somebody else still holds keeps nothing
 //! alive: what the last object gives back is gone.
@@ -8,6 +8,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use ringfence_model::{Labels, NamedPort};
+
+use super::outline::Outline;
 
 /// Values with the number of their uses.
 struct Counted<T>(HashMap<T, u32>);
@@ -48,6 +50,7 @@ pub(super) struct Interner {
     texts: Counted<Arc<str>>,
     labels: Counted<Labels>,
     ports: Counted<Arc<[NamedPort]>>,
+    outlines: Counted<Arc<Outline>>,
 }
 
 impl Interner {
@@ -92,8 +95,22 @@ impl Interner {
         self.ports.release(ports);
     }
 
+    /// The shared copy of an outline; give it back with [`Self::release_outline`].
+    pub(super) fn outline(&mut self, outline: Outline) -> Arc<Outline> {
+        let outline = Arc::new(outline);
+        self.outlines.reuse(&outline).unwrap_or_else(|| {
+            self.outlines.0.insert(outline.clone(), 1);
+            outline
+        })
+    }
+
+    /// Ends one use of an outline.
+    pub(super) fn release_outline(&mut self, outline: &Arc<Outline>) {
+        self.outlines.release(outline);
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.texts.0.is_empty() && self.labels.0.is_empty() && self.ports.0.is_empty()
+        self.texts.0.is_empty() && self.labels.0.is_empty() && self.ports.0.is_empty() && self.outlines.0.is_empty()
     }
 }

@@ -16,10 +16,12 @@ mod interner;
 mod local;
 mod networks;
 mod objects;
+mod outline;
 mod peer_tables;
 mod peers;
 mod selectors;
 mod slab;
+mod slice;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -40,6 +42,7 @@ use self::networks::NetworkIds;
 use self::objects::Objects;
 use self::peer_tables::{PeerTableId, PeerTables, World};
 use self::selectors::Selectors;
+pub use self::slice::Slice;
 pub use self::view::{AttachmentView, Conflict, NetworkView, PodView, PolicyView};
 use crate::{Options, TargetFacts};
 
@@ -337,6 +340,10 @@ impl Index {
 
     /// The policies of a namespace, in the order of their keys.
     fn policies_of<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Policy> {
+        self.shared_policies_of(namespace).map(|policy| &**policy)
+    }
+
+    fn shared_policies_of<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Arc<Policy>> {
         let kinds = [PolicyKind::NetworkPolicy, PolicyKind::MultiNetworkPolicy];
         kinds.into_iter().flat_map(move |kind| {
             let first = PolicyKey {
@@ -346,7 +353,7 @@ impl Index {
             self.policies
                 .range(first..)
                 .take_while(move |(key, _)| key.kind == kind && key.name.namespace == *namespace)
-                .map(|(_, policy)| &**policy)
+                .map(|(_, policy)| policy)
         })
     }
 }

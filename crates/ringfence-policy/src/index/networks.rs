@@ -67,6 +67,11 @@ impl NetworkIds {
         self.states.get(id)
     }
 
+    /// All handles, in no particular order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = NetworkId> {
+        self.states.iter().map(|(id, _)| id)
+    }
+
     /// All of them, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &NetworkState> {
         self.states.iter().map(|(_, state)| state)

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_model::{Labels, NamedPort, Namespace, PodUid};
+use ringfence_model::{Attachment, Labels, NamedPort, Namespace, PodUid};
 use smallvec::SmallVec;
 
 use super::networks::NetworkId;
+use super::outline::Outline;
 use super::selectors::{PartId, SelectorId};
 use super::slab::{Id, Slab};
 
@@ -18,6 +19,12 @@ pub(super) type Place = (NetworkId, IpAddr);
 pub(super) struct PeerRecord {
     pub(super) uid: PodUid,
     pub(super) namespace: NamespaceId,
+    /// For questions only, like `outline` and `exceptions`.
+    pub(super) name: Arc<str>,
+    /// Interned.
+    pub(super) outline: Arc<Outline>,
+    /// The attachments themselves, where outline and places do not tell them.
+    pub(super) exceptions: Option<Box<[Attachment]>>,
     /// Interned.
     pub(super) labels: Labels,
     /// Interned.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::Index;
 use super::networks::NetworkId;
 use super::objects::{NamespaceId, NamespaceRecord, PeerId, PeerRecord, Place};
+use super::outline::Outline;
 use super::selectors::SelectorId;
 
 type Matched = SmallVec<[SelectorId; 4]>;
@@ -32,6 +33,8 @@ impl Index {
         let namespace = self.join_namespace(&pod.name.namespace);
         let labels = self.interner.labels(&pod.labels);
         let ports = self.interner.ports(pod.ports.iter());
+        let outline = self.interner.outline(Outline::of(pod));
+        let exceptions = Outline::exceptions(pod);
         let (networks, places) = self.attach(pod);
         let matched = match self.objects.namespaces.get(namespace) {
             Some(record) => self.selectors.matching(record, &labels),
@@ -40,6 +43,9 @@ impl Index {
         let id = self.objects.peers.insert(PeerRecord {
             uid: pod.uid.clone(),
             namespace,
+            name: pod.name.name.clone(),
+            outline,
+            exceptions,
             labels,
             ports,
             places: places.clone(),
@@ -76,6 +82,7 @@ impl Index {
         self.detach(&record.networks);
         self.interner.release_labels(&record.labels);
         self.interner.release_ports(&record.ports);
+        self.interner.release_outline(&record.outline);
         self.leave_namespace(record.namespace, id);
     }
 
@@ -101,6 +108,8 @@ impl Index {
 
         let labels = new_labels.then(|| self.interner.labels(&pod.labels));
         let ports = new_ports.then(|| self.interner.ports(pod.ports.iter()));
+        let outline = self.interner.outline(Outline::of(pod));
+        let exceptions = Outline::exceptions(pod);
         // Attached anew before the old attachments are given up, so that handles of networks that stay are the same.
         let (networks, places) = self.attach(pod);
         let matched = match (&labels, self.objects.namespaces.get(namespace)) {
@@ -113,6 +122,9 @@ impl Index {
         let old_labels = labels.map(|labels| std::mem::replace(&mut record.labels, labels));
         let old_ports = ports.map(|ports| std::mem::replace(&mut record.ports, ports));
         let old_networks = std::mem::replace(&mut record.networks, networks);
+        let old_outline = std::mem::replace(&mut record.outline, outline);
+        record.exceptions = exceptions;
+        record.name.clone_from(&pod.name.name);
         let moved = record.places != places;
         let old_places = if moved {
             std::mem::replace(&mut record.places, places)
@@ -133,6 +145,7 @@ impl Index {
         if let Some(ports) = old_ports {
             self.interner.release_ports(&ports);
         }
+        self.interner.release_outline(&old_outline);
         self.detach(&old_networks);
         let turned = self.set_members(id, &old_matched, &matched);
         if moved {

@@ -154,6 +154,17 @@ fn s062_s063_s064_s071_s076_blocks() {
     check([guard().egress(rules)], &expect_file!["golden/blocks.nft"]);
 }
 
+/// Every second network of two lengths, so that nothing merges.
+#[test]
+fn many_blocks_are_looked_up_by_their_prefix_lengths() {
+    let blocks = (0..64).map(|number| match number % 4 {
+        0 => block(&format!("10.{number}.0.0/16"), &[]),
+        _ => block(&format!("10.{number}.2.0/24"), &[]),
+    });
+    let rules = [rule(blocks.chain([block("fd00:20::/64", &[])]), [tcp(443), udp(443)])];
+    check([guard().ingress(rules)], &expect_file!["golden/many-blocks.nft"]);
+}
+
 #[test]
 fn s089_s090_named_ports() {
     let http = || named("http", Protocol::Tcp);

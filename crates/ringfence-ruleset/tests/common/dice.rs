@@ -209,7 +209,13 @@ fn condition(dice: &mut Dice, table: &Table) -> Option<Match> {
                 return None;
             }
             let set = dice.pick(&sets);
-            Match::InSet(key(dice, table.sets[set].kind), set.clone())
+            let kind = table.sets[set].kind;
+            match kind {
+                SetKind::Addresses(_) if dice.roll(3) == 0 => {
+                    Match::InNetworks(key(dice, kind), dice.pick(&[1, 16, 24, 31]), set.clone())
+                }
+                _ => Match::InSet(key(dice, kind), set.clone()),
+            }
         }
     })
 }

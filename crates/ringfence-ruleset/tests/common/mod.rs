@@ -290,6 +290,11 @@ pub fn vocabulary() -> Vec<Match> {
             all.extend([SRC, DST].map(|port| lookup(Key::Service(family, side, port))));
         }
         all.extend([Key::CtOriginalSource(family), Key::CtReplySource(family)].map(lookup));
+        let set = if family == V4 { "addresses-ip" } else { "addresses-ip6" };
+        let networks = |key, length| Match::InNetworks(key, length, name(set));
+        all.extend([1, 12, 24, 31].map(|length| networks(Key::Address(family, SRC), length)));
+        all.push(networks(Key::CtOriginalSource(family), 24));
+        all.push(networks(Key::CtReplySource(family), 9));
     }
     for side in [SRC, DST] {
         all.push(lookup(Key::Port(side)));

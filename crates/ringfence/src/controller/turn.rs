@@ -41,6 +41,7 @@ impl Controller {
                 // The reader may have lost its patience.
                 drop(answer.send(self.roster.locate(namespace.as_deref(), &name)));
             }
+            Event::Query(Query::Explain { parties, answer }) => drop(answer.send(self.index.shared_slice(&parties))),
             Event::Shutdown => return false,
         }
         true

@@ -1,6 +1,8 @@
-//! The HTTP interface: everything out of snapshots, so that no reader ever makes the loop wait.
+//! The HTTP interface: everything out of snapshots, so that no reader ever makes the loop wait. `/explain` has the loop
+//! copy the few objects that decide, and judges by itself.
 
 mod answer;
+mod explain;
 mod health;
 mod networks;
 mod pods;
@@ -28,6 +30,8 @@ use crate::http::answer::failure_text;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 
+pub use self::policies::diagnostic;
+
 /// What the handlers work with.
 #[derive(Debug, Clone)]
 pub struct Readers {
@@ -51,7 +55,7 @@ const HEALTH: [(&str, &str); 3] = [
     ),
 ];
 
-const ROUTES: [(&str, &str); 7] = [
+const ROUTES: [(&str, &str); 8] = [
     ("/pods", "this node's pods and how far their rules are"),
     ("/pods/{name}", "one pod: interfaces, addresses, policies, findings"),
     ("/pods/{name}/rules", "its rules as nft text that loads with nft -f"),
@@ -65,6 +69,10 @@ const ROUTES: [(&str, &str); 7] = [
         "all policies, what they isolate here, and what is wrong with them",
     ),
     ("/networks", "all networks and who is on them"),
+    (
+        "/explain?from=…&to=…&port=…",
+        "whether one pod or address may connect to another, and why (&network=…, &family=4|6)",
+    ),
 ];
 
 /// The server with every route.
@@ -78,6 +86,7 @@ pub fn router(readers: Readers) -> Router {
         .route("/namespaces/{namespace}/pods/{name}/rules", get(rules::by_full_name))
         .route("/policies", get(policies::list))
         .route("/networks", get(networks::list))
+        .route("/explain", get(explain::answer))
         .merge(health())
         .fallback(unknown)
         .with_state(readers)

@@ -22,7 +22,7 @@ use crate::snapshot::{Isolation, PodStatus, Snapshot, addresses};
 use crate::table::{list as joined, table};
 
 /// The loop answers a question within a turn; this is for one that has ended.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// `GET /pods`
 pub async fn list(State(readers): State<Readers>, format: Format) -> Response {
@@ -112,7 +112,8 @@ impl Readers {
         format.failure(StatusCode::NOT_FOUND, &sentence)
     }
 
-    async fn locate(&self, namespace: Option<&str>, name: &str) -> Vec<(NamespacedName, Option<Arc<str>>)> {
+    /// Pods of the cluster of that name and their nodes; none where the loop does not answer.
+    pub(super) async fn locate(&self, namespace: Option<&str>, name: &str) -> Vec<(NamespacedName, Option<Arc<str>>)> {
         let (answer, answered) = oneshot::channel();
         let query = Query::Locate {
             namespace: namespace.map(str::to_owned),
@@ -131,7 +132,7 @@ impl Readers {
 }
 
 /// Local pods, with their namespaces, whose names come near.
-fn near_pods(snapshot: &Snapshot, name: &str) -> Vec<String> {
+pub(super) fn near_pods(snapshot: &Snapshot, name: &str) -> Vec<String> {
     near(name, snapshot.pods.keys().map(|name| &*name.name))
         .into_iter()
         .flat_map(|near| snapshot.pods_named(near))

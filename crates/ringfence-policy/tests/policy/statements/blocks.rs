@@ -188,3 +188,68 @@ fn s077_pods_that_come_and_go_do_not_touch_blocks() {
         check_index(&index, &["10.20.2.50 > x/a tcp/80: yes", "10.20.2.51 > x/a tcp/80: no"]);
     }
 }
+
+/// So many that they are looked up by their prefix lengths: at every edge the same as each block says by itself. The
+/// except leaves two networks of each block, of which every second one is left as it is.
+#[test]
+fn s062_s063_s070_many_blocks_are_judged_as_few_are() {
+    let except = |number: u32, text: String| {
+        if number.is_multiple_of(2) {
+            vec![text]
+        } else {
+            Vec::new()
+        }
+    };
+    let v4 = (0..300_u32).map(|number| {
+        let [_, _, high, low] = (2 * number).to_be_bytes();
+        let hole = except(number, format!("10.{high}.{low}.0/26"));
+        block(
+            &format!("10.{high}.{low}.0/24"),
+            &hole.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+    });
+    let v6 = (0..100).map(|number| block(&format!("fd00:20:{:x}::/48", 2 * number + 16), &[]));
+    let peers: Vec<Peer> = v4.chain(v6).collect();
+    let allowed = |address: &str| {
+        let address = addr(address);
+        let inside = |peer: &Peer| matches!(peer, Peer::IpBlock(block) if block.ranges().contains(address));
+        peers.iter().any(inside)
+    };
+    let index = index_of([guard()
+        .ingress([rule(peers.clone(), [tcp(80)])])
+        .egress([from(peers.clone())])]);
+    let text = index.ruleset(&uid("x/a")).map(ToString::to_string).unwrap_or_default();
+    for set in [
+        "net1-in-tcp-80-n24-ip ",
+        "net1-in-tcp-80-n25-ip ",
+        "net1-in-tcp-80-n48-ip6 ",
+        "net1-out-any-n26-ip ",
+    ] {
+        assert!(text.contains(&format!("set {set}")), "{set}\n{text}");
+    }
+    let hosts = [0, 1, 63, 64, 127, 128, 254, 255];
+    let v4 = [0, 1, 2, 3, 4, 255, 256, 257, 597, 598, 599, 600]
+        .into_iter()
+        .flat_map(|network: u32| {
+            let [_, _, high, low] = network.to_be_bytes();
+            hosts.map(|host| (format!("10.{high}.{low}.{host}"), "10.20.1.10"))
+        });
+    let v6 = [
+        "fd00:20:10::",
+        "fd00:20:10:ffff::ffff",
+        "fd00:20:11::",
+        "fd00:20:f:ffff::1",
+        "fd00:20:d6::1",
+        "fd00:20:d8::",
+    ];
+    for (other, own) in v4.chain(v6.map(|other| (other.to_owned(), "fd00:20::1:10"))) {
+        let expected = allowed(&other);
+        let of = |opens, what| {
+            let direction = if opens { Direction::Egress } else { Direction::Ingress };
+            index.judge("x/a", "net1", direction, &other, own, what)
+        };
+        assert_eq!(of(false, What::Port(Protocol::Tcp, 80)), expected, "from {other}");
+        assert!(!of(false, What::Port(Protocol::Tcp, 81)), "from {other}, another port");
+        assert_eq!(of(true, What::Ping), expected, "to {other}");
+    }
+}

@@ -12,7 +12,7 @@ use ringfence_model::{
     Coverage, Direction, Object, ObjectKey, Peer, Peers, PodUid, PortMatch, Ports, Protocol, Rule, Scope,
 };
 use ringfence_policy::evaluate::{Decision as Word, L4, Universe, evaluate_at};
-use ringfence_policy::{Index, Locality, Options};
+use ringfence_policy::{Index, Locality, Options, TargetFacts};
 
 mod annotations;
 mod blocks;
@@ -84,6 +84,10 @@ impl World {
     fn remove(&mut self, key: &ObjectKey) {
         self.universe.remove(key);
         self.index.remove(key);
+    }
+
+    fn set_facts(&mut self, pod: &PodUid, facts: TargetFacts) {
+        self.index.set_facts(pod, Some(facts));
     }
 
     fn commit(&mut self) -> Vec<PodUid> {

@@ -3,7 +3,7 @@
 use ringfence_ruleset::{Conntrack, Content, CtDirection, Decision, Packet, Path, Transport, trace};
 
 use super::*;
-use crate::support::interface;
+use crate::support::{facts, interface};
 
 #[test]
 fn s148_s150_s151_s152_s154_s155_networks_are_apart() {
@@ -269,7 +269,25 @@ fn s123_the_dhcp_exchange_passes_where_addresses_come_by_dhcp() {
             "{leaves} {source} {destination}"
         );
     }
+    // A client's packet socket sends past the IP stack.
+    index.set_facts(&uid("x/a"), facts(&["net1"], &[]));
+    index.commit();
+    let dhcp = ["udp sport 68 udp dport 67 accept", "udp sport 546 udp dport 547 accept"];
+    let backstop = |index: &Index| {
+        let text = index.ruleset(&uid("x/a")).expect("a ruleset").to_string();
+        text.split("table netdev").nth(1).expect("a backstop").to_owned()
+    };
+    assert!(
+        dhcp.iter().all(|rule| backstop(&index).contains(rule)),
+        "{}",
+        backstop(&index)
+    );
     index.remove(&network("dhcp").key());
     index.commit();
     assert!(!passes(&index, true, 68, 67));
+    assert!(
+        !dhcp.iter().any(|rule| backstop(&index).contains(rule)),
+        "{}",
+        backstop(&index)
+    );
 }
