@@ -18,6 +18,7 @@
 )]
 
 mod address;
+pub mod api;
 mod attachments;
 mod clause;
 mod crd;
@@ -33,7 +34,7 @@ mod namespace;
 mod network;
 mod pod;
 mod policy;
-pub mod resource;
+
 #[cfg(test)]
 mod show;
 mod survey;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use ringfence_kube::directory;
+use ringfence_kube::api;
+use ringfence_kube::directory::{self, Update};
 use ringfence_ruleset::KernelFeatures;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tracing::{error, info};
 
 use crate::args::{AgentArgs, ListenSpec, SourceSpec};
@@ -20,6 +22,7 @@ use crate::controller::{self, Running, Setup};
 use crate::http;
 use crate::logging;
 use crate::sandboxes::Sandboxes;
+use crate::watches::Watches;
 
 /// Bits of capability sets (linux/capability.h).
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
@@ -31,12 +34,6 @@ const HTTP_THREADS: usize = 2;
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(args)?;
     logging::start(settings.log_format, settings.log_level);
-    let path = match &settings.source {
-        SourceSpec::Directory(path) => path.clone(),
-        SourceSpec::Kube => bail!(
-            "the source kube is not in this version: give --source dir:PATH with a folder of Kubernetes manifests"
-        ),
-    };
     require_capabilities(&fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?)?;
     let features = probe()?;
     let runtime = runtime::Builder::new_multi_thread()
@@ -48,13 +45,14 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         // Before anything else is started: an address in use must not stop an agent in the middle of its work.
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
-        let (updates, _watch) = directory::watch(path)?;
-        let running = controller::start_with(
+        let source = Source::open(&settings)?;
+        let mut running = controller::start_with(
             setup(&settings, features),
-            updates,
+            source.updates,
             sandboxes(&settings)?,
             Box::new(|_| {}),
         )?;
+        running.readers.watches = source.watches;
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
         serve(metrics, http::health_router(readers.clone()), "metrics and health");
@@ -71,6 +69,45 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     // Requests that are still being answered end with the process.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where objects come from.
+struct Source {
+    updates: Receiver<Vec<Update>>,
+    watches: Watches,
+    /// Goes with the agent: the source ends when it is dropped.
+    _alive: Alive,
+}
+
+enum Alive {
+    Directory { _watch: directory::Watch },
+    Kube { _alive: api::Alive },
+}
+
+impl Source {
+    fn open(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(match &settings.source {
+            SourceSpec::Directory(path) => {
+                let (updates, watch) = directory::watch(path.clone())?;
+                Self {
+                    updates,
+                    watches: Watches::default(),
+                    _alive: Alive::Directory { _watch: watch },
+                }
+            }
+            SourceSpec::Kube => {
+                let source = api::watch(api::Options {
+                    node: settings.node.clone(),
+                    scope: settings.scope,
+                })?;
+                Self {
+                    updates: source.updates,
+                    watches: Watches::new(source.health),
+                    _alive: Alive::Kube { _alive: source.alive },
+                }
+            }
+        })
+    }
 }
 
 /// Where the pods' network namespaces are, where the container runtime is to say it.

@@ -157,7 +157,7 @@ mod tests {
 
     #[track_caller]
     fn check(metrics: &Metrics, snapshot: &Snapshot, expected: &[&str]) {
-        let text = metrics.render(snapshot).expect("it encodes");
+        let text = metrics.render(snapshot, &[]).expect("it encodes");
         let lines: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix("ringfence_dropped_packets_total"))

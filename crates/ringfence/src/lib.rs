@@ -31,6 +31,7 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod watcher;
+pub mod watches;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,7 @@
 //! that no gauge has to be kept in step.
 
 mod runtime;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +11,11 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use ringfence_kube::api::Health;
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
 use self::runtime::RuntimeMetrics;
+use self::watches::WatchMetrics;
 use crate::event::{Applied, Cause, Stamp, Success};
 use crate::snapshot::{PolicyState, Snapshot, State};
 
@@ -55,6 +58,7 @@ pub struct Metrics {
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
     runtime: RuntimeMetrics,
+    watches: WatchMetrics,
     /// Dropped packets of the local pods.
     pub(crate) dropped: IntCounterVec,
     /// Held during a scrape, because two at once would mix their gauges: the rejected clauses that were ever shown. A
@@ -153,6 +157,7 @@ impl Metrics {
                 )?,
             )?,
             runtime: RuntimeMetrics::new(&registry)?,
+            watches: WatchMetrics::new(&registry)?,
             dropped: add(
                 &registry,
                 IntCounterVec::new(
@@ -226,9 +231,10 @@ impl Metrics {
     }
 
     /// The text of a scrape.
-    pub fn render(&self, snapshot: &Snapshot) -> prometheus::Result<String> {
+    pub fn render(&self, snapshot: &Snapshot, watches: &[Health]) -> prometheus::Result<String> {
         let mut shown = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh(snapshot, &mut shown);
+        self.watches.refresh(watches);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -336,7 +342,7 @@ mod tests {
 
     #[track_caller]
     fn check(metrics: &Metrics, snapshot: &Snapshot, series: &str, expected: Option<&str>) {
-        let text = metrics.render(snapshot).expect("it encodes");
+        let text = metrics.render(snapshot, &[]).expect("it encodes");
         assert_eq!(value(&text, series), expected, "{series} in\n{text}");
     }
 

@@ -44,6 +44,7 @@ use crate::sandboxes::Sandboxes;
 use crate::snapshot::Snapshot;
 use crate::template::NetnsTemplate;
 use crate::watcher::Watcher;
+use crate::watches::Watches;
 
 /// Batches and results that one turn takes in at most, so that what is waiting for the kernel does not wait for ever.
 const TURN: usize = 512;
@@ -115,6 +116,7 @@ pub fn start_with(
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         drops: Arc::new(Drops::default()),
+        watches: Watches::default(),
     };
     let options = Options {
         locality: Locality::Node(Arc::clone(&setup.node)),

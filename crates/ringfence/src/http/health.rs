@@ -2,17 +2,19 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
 use ringfence_cri::State as Runtime;
+use ringfence_kube::api::{Health, State, Trouble};
 
 use crate::http::Readers;
 use crate::snapshot::{Snapshot, State as PodState};
+use crate::watches::describe;
 
 /// `GET /readyz`
-pub async fn ready(State(readers): State<Readers>, RawQuery(query): RawQuery) -> Response {
+pub async fn ready(extract::State(readers): extract::State<Readers>, RawQuery(query): RawQuery) -> Response {
     let snapshot = readers.snapshots.load();
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
     let ready = snapshot.synced && snapshot.settled;
@@ -21,13 +23,13 @@ pub async fn ready(State(readers): State<Readers>, RawQuery(query): RawQuery) ->
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, text(&snapshot, ready, verbose)).into_response()
+    (status, text(&snapshot, &readers.watches.get(), ready, verbose)).into_response()
 }
 
 /// A pod that waits for its network namespace, or that the kernel refuses, does not make the agent unready once it has
 /// had its turn: it is named here, and counted in the metrics, but an agent that is taken out of service for it would
 /// help nobody.
-fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
+fn text(snapshot: &Snapshot, watches: &[Health], ready: bool, verbose: bool) -> String {
     let mut out = String::from(if ready { "ok\n" } else { "not ready\n" });
     let mut line = |mark: &str, text: &str| {
         // Writing to a String cannot fail.
@@ -40,6 +42,18 @@ fn text(snapshot: &Snapshot, ready: bool, verbose: bool) -> String {
         );
     } else if verbose {
         line("ok", &format!("source {}", snapshot.source));
+    }
+    // A watch that has worked once and does not at the moment changes nothing of what is in force, so it does not make
+    // the agent unready either.
+    for health in watches {
+        let mark = match (&health.state, health.synced) {
+            (State::Watching | State::Troubled(Trouble::NotInstalled), _) => "ok",
+            (_, true) => "failed",
+            (_, false) => "pending",
+        };
+        if verbose || mark != "ok" {
+            line(mark, &describe(health));
+        }
     }
     if let Some(health) = &snapshot.runtime {
         let health = health.borrow();

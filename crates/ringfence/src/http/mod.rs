@@ -29,6 +29,7 @@ use crate::event::Event;
 use crate::http::answer::failure_text;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
+use crate::watches::Watches;
 
 pub use self::policies::diagnostic;
 
@@ -43,6 +44,8 @@ pub struct Readers {
     pub metrics: Arc<Metrics>,
     /// Memory of the drop counters.
     pub drops: Arc<Drops>,
+    /// The watches of the source, where it has any.
+    pub watches: Watches,
 }
 
 /// The routes of both servers, with what they are for: the index page is made of it.
@@ -136,7 +139,7 @@ async fn unknown(uri: Uri) -> Response {
 async fn metrics(State(readers): State<Readers>) -> Response {
     let snapshot = readers.snapshots.load_full();
     readers.drops.collect(&snapshot, &readers.metrics).await;
-    match readers.metrics.render(&snapshot) {
+    match readers.metrics.render(&snapshot, &readers.watches.get()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => failure_text(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -22,6 +22,7 @@ use crate::findings::{Finder, Findings};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, State};
 use crate::testing::{add, finding, guard, pod, sample, source, status};
+use crate::watches::Watches;
 
 /// Two pods of one name, one pending, one refused, and findings.
 fn busy() -> Snapshot {
@@ -115,6 +116,7 @@ fn readers(snapshot: Snapshot) -> Readers {
         events,
         metrics: Arc::new(Metrics::new().expect("it registers")),
         drops: Arc::new(Drops::default()),
+        watches: Watches::default(),
     }
 }
 

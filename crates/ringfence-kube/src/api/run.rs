@@ -1,0 +1,331 @@
+//! Drives the watches: one task each, one loop that makes batches of what they say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Client;
+use kube::core::PartialObjectMeta;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::merge::Merge;
+use super::raw::{MultiNetworkPolicies, NetworkAttachmentDefinitions, NetworkPolicies, Pods, Raw};
+use super::stream::{self, Said, Stream, Trouble};
+use super::{Health, Options, State, schema};
+use crate::directory::Update;
+use crate::kind::Kind;
+
+/// Objects of one batch at most: the kernel hears of the first ones while the next are still being decoded.
+const BATCH: usize = 512;
+
+/// A policy that needs full pods and goes again should not have them listed twice in a minute.
+const KEEP_FULL: Duration = Duration::from_secs(60);
+
+/// Which watch, and which of those that were started under that name.
+type Tag = (Stream, u32);
+
+/// What is asked of remote pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Metadata,
+    Full,
+}
+
+pub(super) struct Runner {
+    client: Client,
+    options: Options,
+    batches: mpsc::Sender<Vec<Update>>,
+    publish: watch::Sender<Arc<[Health]>>,
+    merge: Merge,
+    health: BTreeMap<Stream, Health>,
+    tasks: BTreeMap<Stream, (u32, JoinHandle<()>)>,
+    detail: Detail,
+    /// The server knows the field selector spec.hostNetwork.
+    selects_host_network: bool,
+    full_until: Option<Instant>,
+    synced: bool,
+}
+
+impl Runner {
+    pub(super) fn new(
+        client: Client,
+        options: Options,
+        batches: mpsc::Sender<Vec<Update>>,
+        publish: watch::Sender<Arc<[Health]>>,
+    ) -> Self {
+        let now = SystemTime::now();
+        let health = |stream| Health {
+            stream,
+            state: State::Listing,
+            since: now,
+            synced: false,
+            objects: 0,
+            events: 0,
+            lists: 0,
+            errors: [0; Trouble::LABELS.len()],
+        };
+        Self {
+            merge: Merge::new(options.scope),
+            health: Stream::ALL.into_iter().map(|stream| (stream, health(stream))).collect(),
+            client,
+            options,
+            batches,
+            publish,
+            tasks: BTreeMap::new(),
+            detail: Detail::Metadata,
+            selects_host_network: true,
+            full_until: None,
+            synced: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let (out, mut inbox) = mpsc::channel(BATCH);
+        for stream in Stream::ALL {
+            self.start(stream, &out);
+        }
+        let mut said = Vec::with_capacity(BATCH);
+        loop {
+            self.publish();
+            let until = self.full_until;
+            tokio::select! {
+                count = inbox.recv_many(&mut said, BATCH) => if count == 0 { return },
+                () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {}
+            }
+            for (tag, said) in said.drain(..) {
+                self.take(tag, said, &out);
+            }
+            self.choose_detail(&out);
+            let mut updates = self.merge.updates();
+            if !self.synced && self.health.values().all(settled) {
+                self.synced = true;
+                updates.push(Update::Synced);
+            }
+            // The agent is gone, or going.
+            if !updates.is_empty() && self.batches.send(updates).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, stream: Stream, out: &mpsc::Sender<(Tag, Said)>) {
+        let generation = match self.tasks.remove(&stream) {
+            Some((generation, task)) => {
+                task.abort();
+                generation + 1
+            }
+            None => 0,
+        };
+        let tag = (stream, generation);
+        let (client, out, node) = (self.client.clone(), out.clone(), Arc::clone(&self.options.node));
+        let (detail, selects_host_network) = (self.detail, self.selects_host_network);
+        let task = tokio::spawn(async move {
+            match stream {
+                Stream::Namespaces => stream::run::<PartialObjectMeta<Namespace>, _>(client, None, tag, out).await,
+                Stream::NetworkPolicies => stream::run::<Raw<NetworkPolicies>, _>(client, None, tag, out).await,
+                Stream::MultiNetworkPolicies => {
+                    stream::run::<Raw<MultiNetworkPolicies>, _>(client, None, tag, out).await;
+                }
+                Stream::NetworkAttachmentDefinitions => {
+                    stream::run::<Raw<NetworkAttachmentDefinitions>, _>(client, None, tag, out).await;
+                }
+                Stream::LocalPods => {
+                    let fields = format!("spec.nodeName={node}");
+                    stream::run::<Raw<Pods>, _>(client, Some(&fields), tag, out).await;
+                }
+                Stream::RemotePods => {
+                    let fields = remote(&node, selects_host_network);
+                    match detail {
+                        Detail::Metadata => {
+                            stream::run::<PartialObjectMeta<Pod>, _>(client, Some(&fields), tag, out).await;
+                        }
+                        Detail::Full => stream::run::<Raw<Pods>, _>(client, Some(&fields), tag, out).await,
+                    }
+                }
+            }
+        });
+        self.tasks.insert(stream, (generation, task));
+    }
+
+    fn take(&mut self, (stream, generation): Tag, said: Said, out: &mpsc::Sender<(Tag, Said)>) {
+        // Of a watch that has been replaced: it may say the opposite of what is being listed now.
+        if self
+            .tasks
+            .get(&stream)
+            .is_none_or(|(current, _)| *current != generation)
+        {
+            return;
+        }
+        let kind = kind_of(stream);
+        if let Some(health) = self.health.get_mut(&stream)
+            && matches!(said, Said::Listed(_) | Said::Apply(_) | Said::Delete(_))
+        {
+            health.events += 1;
+        }
+        match said {
+            Said::Init => self.merge.begin(stream),
+            Said::Listed(value) => self.merge.apply(stream, kind, &value),
+            Said::Apply(value) => {
+                self.merge.apply(stream, kind, &value);
+                self.set_state(stream, State::Watching);
+            }
+            Said::Delete(value) => {
+                self.merge.delete(stream, kind, &value);
+                self.set_state(stream, State::Watching);
+            }
+            Said::InitDone => {
+                self.merge.end(stream, kind);
+                if let Some(health) = self.health.get_mut(&stream) {
+                    health.lists += 1;
+                    health.synced = true;
+                }
+                self.set_state(stream, State::Watching);
+                if stream == Stream::MultiNetworkPolicies {
+                    tokio::spawn(schema::look(self.client.clone(), self.batches.clone()));
+                }
+            }
+            Said::Trouble(trouble) => self.trouble(stream, trouble, out),
+        }
+    }
+
+    fn trouble(&mut self, stream: Stream, trouble: Trouble, out: &mpsc::Sender<(Tag, Said)>) {
+        if let Some(health) = self.health.get_mut(&stream)
+            && let Some(position) = Trouble::LABELS.iter().position(|label| *label == trouble.label())
+        {
+            health.errors[position] += 1;
+        }
+        match &trouble {
+            // What it delivered before stays, and the new list is on its way.
+            Trouble::Expired => {
+                debug!(watch = %stream, "The API server has forgotten this watch: listing again");
+                return;
+            }
+            Trouble::Selector(message) if stream == Stream::RemotePods && self.selects_host_network => {
+                info!(
+                    message,
+                    "The API server is too old to select pods by spec.hostNetwork: remote pods are watched in full"
+                );
+                self.selects_host_network = false;
+                self.detail = Detail::Full;
+                self.start(stream, out);
+                return;
+            }
+            _ => {}
+        }
+        if self
+            .health
+            .get(&stream)
+            .is_some_and(|health| health.state == State::Troubled(trouble.clone()))
+        {
+            return;
+        }
+        let resource = stream.resource();
+        match &trouble {
+            Trouble::NotInstalled => {
+                info!(watch = %stream, resource, "Not installed: it is looked for again and again");
+            }
+            Trouble::Forbidden(message) => error!(
+                watch = %stream, resource, message,
+                "RBAC does not allow the agent to list and watch this: what it delivered before stays in force"
+            ),
+            Trouble::Selector(message) | Trouble::Failed(message) => warn!(
+                watch = %stream, resource, message,
+                "The watch does not work: what it delivered stays in force, and it is tried again"
+            ),
+            Trouble::Expired => {}
+        }
+        self.set_state(stream, State::Troubled(trouble));
+    }
+
+    fn set_state(&mut self, stream: Stream, state: State) {
+        let Some(health) = self.health.get_mut(&stream) else {
+            return;
+        };
+        if health.state == state {
+            return;
+        }
+        if matches!(health.state, State::Troubled(_)) && state == State::Watching {
+            info!(watch = %stream, "The watch works again");
+        }
+        health.state = state;
+        health.since = SystemTime::now();
+    }
+
+    /// Asks more of remote pods while a policy needs it, and less again some time after.
+    fn choose_detail(&mut self, out: &mpsc::Sender<(Tag, Said)>) {
+        let needed = self.merge.needs_full_pods() || !self.selects_host_network;
+        let wanted = if needed { Detail::Full } else { Detail::Metadata };
+        if wanted == self.detail {
+            self.full_until = None;
+        } else if needed {
+            info!("A policy needs named ports or cluster addresses of remote pods: they are watched in full");
+            self.switch(wanted, out);
+        } else {
+            let now = Instant::now();
+            let until = *self.full_until.get_or_insert(now + KEEP_FULL);
+            if until <= now {
+                info!("No policy needs more of remote pods than their metadata any more");
+                self.full_until = None;
+                self.switch(wanted, out);
+            }
+        }
+    }
+
+    fn switch(&mut self, detail: Detail, out: &mpsc::Sender<(Tag, Said)>) {
+        self.detail = detail;
+        self.merge.forget_versions(Stream::RemotePods);
+        self.start(Stream::RemotePods, out);
+    }
+
+    fn publish(&mut self) {
+        for (stream, health) in &mut self.health {
+            health.objects = self.merge.count(*stream);
+        }
+        let now: Arc<[Health]> = self.health.values().cloned().collect();
+        self.publish.send_if_modified(|before| {
+            let news = **before != *now;
+            if news {
+                *before = now;
+            }
+            news
+        });
+    }
+}
+
+/// Whether enforcement may begin as far as this watch is concerned.
+///
+/// A kind that is not installed has no objects. One that RBAC hides may have some: policies that this agent cannot see
+/// have never been enforced by it, so the others may go ahead; but without pods or namespaces every peer would be
+/// unknown, and rules that an earlier run left would be narrowed for no reason.
+fn settled(health: &Health) -> bool {
+    let hidden = match &health.state {
+        State::Troubled(Trouble::NotInstalled) => true,
+        State::Troubled(Trouble::Forbidden(_)) => health.stream == Stream::NetworkAttachmentDefinitions,
+        _ => false,
+    };
+    health.synced || hidden
+}
+
+fn kind_of(stream: Stream) -> Kind {
+    match stream {
+        Stream::Namespaces => Kind::Namespace,
+        Stream::NetworkPolicies => Kind::NetworkPolicy,
+        Stream::MultiNetworkPolicies => Kind::MultiNetworkPolicy,
+        Stream::NetworkAttachmentDefinitions => Kind::NetworkAttachmentDefinition,
+        Stream::LocalPods | Stream::RemotePods => Kind::Pod,
+    }
+}
+
+/// Pods that have ended are no peers (statement 132), nor are those on their node's network (statement 49).
+fn remote(node: &str, selects_host_network: bool) -> String {
+    let host_network = if selects_host_network {
+        ",spec.hostNetwork=false"
+    } else {
+        ""
+    };
+    format!("spec.nodeName!={node},status.phase!=Succeeded,status.phase!=Failed{host_network}")
+}

@@ -1,0 +1,262 @@
+//! One watch: what it delivers, what can go wrong with it, and how long to wait then.
+
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::{Api, Client};
+use kube_runtime::utils::Backoff as _;
+use kube_runtime::watcher::{self, DefaultBackoff, watcher};
+use serde_json::Value;
+use tokio::sync::mpsc::Sender;
+
+use super::raw::Watched;
+
+/// The watches of the source. Their order is the one in which people read about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// Namespaces, metadata only.
+    Namespaces,
+    /// NetworkPolicies.
+    NetworkPolicies,
+    /// MultiNetworkPolicies.
+    MultiNetworkPolicies,
+    /// NetworkAttachmentDefinitions.
+    NetworkAttachmentDefinitions,
+    /// This node's pods, in full.
+    LocalPods,
+    /// The other nodes' pods and those without a node: metadata only where that is enough.
+    RemotePods,
+}
+
+impl Stream {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Namespaces,
+        Self::NetworkPolicies,
+        Self::MultiNetworkPolicies,
+        Self::NetworkAttachmentDefinitions,
+        Self::LocalPods,
+        Self::RemotePods,
+    ];
+
+    /// As a metric label and in messages: the resource, and which part of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::NetworkPolicies => "networkpolicies",
+            Self::MultiNetworkPolicies => "multi-networkpolicies",
+            Self::NetworkAttachmentDefinitions => "network-attachment-definitions",
+            Self::LocalPods => "local pods",
+            Self::RemotePods => "remote pods",
+        }
+    }
+
+    /// The resource with its group, as RBAC rules and kubectl name it.
+    pub(super) fn resource(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::NetworkPolicies => "networkpolicies.networking.k8s.io",
+            Self::MultiNetworkPolicies => "multi-networkpolicies.k8s.cni.cncf.io",
+            Self::NetworkAttachmentDefinitions => "network-attachment-definitions.k8s.cni.cncf.io",
+            Self::LocalPods | Self::RemotePods => "pods",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A list begins; what is known stays until it is complete.
+    Init,
+    /// An object of the list.
+    Listed(Value),
+    /// The list is complete: what it did not hold is gone.
+    InitDone,
+    /// A new or changed object.
+    Apply(Value),
+    /// A deleted one.
+    Delete(Value),
+    /// It does not work at the moment; it goes on by itself.
+    Trouble(Trouble),
+}
+
+/// Why a watch does not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The server has no such resource: a CRD that is not installed.
+    NotInstalled,
+    /// RBAC does not allow it.
+    Forbidden(String),
+    /// The server does not know a field selector of ours.
+    Selector(String),
+    /// The server has forgotten where we were (410): everything is listed again at once.
+    Expired,
+    /// Anything else: no connection, a server that is starting or overloaded.
+    Failed(String),
+}
+
+impl Trouble {
+    /// As a metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotInstalled => "not_installed",
+            Self::Forbidden(_) => "forbidden",
+            Self::Selector(_) => "selector",
+            Self::Expired => "expired",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Every label, for metrics that show zero before the first case.
+    pub const LABELS: [&'static str; 5] = ["not_installed", "forbidden", "selector", "expired", "failed"];
+
+    fn of(error: &watcher::Error) -> Self {
+        match error {
+            watcher::Error::WatchError(status) if status.code == 410 => Self::Expired,
+            watcher::Error::WatchError(status) => Self::of_status(status.code, status.message.clone()),
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => match error {
+                kube::Error::Api(status) => Self::of_status(status.code, status.message.clone()),
+                other => Self::Failed(in_full(other)),
+            },
+            watcher::Error::NoResourceVersion => Self::Failed(error.to_string()),
+        }
+    }
+
+    fn of_status(code: u16, message: String) -> Self {
+        match code {
+            404 => Self::NotInstalled,
+            401 | 403 => Self::Forbidden(message),
+            400 if message.contains("field label not supported") => Self::Selector(message),
+            410 => Self::Expired,
+            _ => Self::Failed(format!("the server answers {code}: {message}")),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInstalled => f.write_str("not installed; it is looked for again and again"),
+            Self::Forbidden(message) => write!(f, "forbidden: {message}; allow the agent to get, list and watch it"),
+            Self::Selector(message) => write!(f, "the server refuses the field selector: {message}"),
+            Self::Expired => f.write_str("the server has forgotten the watch; listing again"),
+            Self::Failed(message) => write!(f, "{message}; tried again"),
+        }
+    }
+}
+
+/// An error with its causes: the outermost one is often only "client error (Connect)".
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A CRD that is installed later is noticed within this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Runs for ever, or until nobody listens. `tag` goes with everything that is said.
+pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
+    let mut config = watcher::Config::default();
+    if let Some(fields) = fields {
+        config = config.fields(fields);
+    }
+    let mut events = pin!(watcher(Api::<K>::all(client), config));
+    let mut backoff = DefaultBackoff::default();
+    let mut in_trouble = false;
+    while let Some(event) = events.next().await {
+        let (said, wait) = match event {
+            Ok(event) => {
+                // `Init` comes before the first request is answered, so it proves nothing.
+                if in_trouble && !matches!(event, watcher::Event::Init) {
+                    in_trouble = false;
+                    backoff.reset();
+                }
+                let said = match event {
+                    watcher::Event::Init => Said::Init,
+                    watcher::Event::InitApply(object) => Said::Listed(object.into_value()),
+                    watcher::Event::InitDone => Said::InitDone,
+                    watcher::Event::Apply(object) => Said::Apply(object.into_value()),
+                    watcher::Event::Delete(object) => Said::Delete(object.into_value()),
+                };
+                (said, None)
+            }
+            Err(error) => {
+                let trouble = Trouble::of(&error);
+                in_trouble = true;
+                let wait = backoff.next().unwrap_or(LOOK_AGAIN);
+                let wait = match trouble {
+                    // A new list is the answer, and the sooner the better. Twice in a row is a different matter.
+                    Trouble::Expired => None,
+                    Trouble::NotInstalled | Trouble::Forbidden(_) => Some(wait.min(LOOK_AGAIN)),
+                    Trouble::Selector(_) | Trouble::Failed(_) => Some(wait),
+                };
+                (Said::Trouble(trouble), wait)
+            }
+        };
+        if out.send((tag, said)).await.is_err() {
+            return;
+        }
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(code: u16, message: &str, expected: &Trouble) {
+        let mut status = Status::failure(message, "Reason");
+        status.code = code;
+        assert_eq!(
+            &Trouble::of(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(
+                status.clone()
+            )))),
+            expected
+        );
+        assert_eq!(&Trouble::of(&watcher::Error::WatchError(Box::new(status))), expected);
+    }
+
+    #[test]
+    fn answers_of_the_server_are_told_apart() {
+        check(404, "not found", &Trouble::NotInstalled);
+        check(403, "no", &Trouble::Forbidden("no".to_owned()));
+        check(401, "who", &Trouble::Forbidden("who".to_owned()));
+        check(410, "too old", &Trouble::Expired);
+        check(
+            400,
+            "field label not supported: spec.hostNetwork",
+            &Trouble::Selector("field label not supported: spec.hostNetwork".to_owned()),
+        );
+        for code in [400, 429, 500, 503, 504] {
+            check(
+                code,
+                "busy",
+                &Trouble::Failed(format!("the server answers {code}: busy")),
+            );
+        }
+    }
+}
