@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
@@ -24,6 +24,11 @@ const GAP: Duration = Duration::from_millis(5);
 
 /// First time to wait after a reason to look; then twice as long each time, up to [`Options::poll`].
 const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// Longest time between two looks in the second after a reason, where the runtime tells nothing by itself: a sandbox is
+/// ready some time before its first container runs, about 70 ms on an idle node, and rules are to be there by then.
+const EAGER_LOOK: Duration = Duration::from_millis(50);
+const EAGER: Duration = Duration::from_secs(1);
 
 /// First and longest time before a runtime that is away is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -135,15 +140,9 @@ impl Watcher {
         });
         // Before the first list: what happens from here on is either in it or announced.
         let poke = Arc::clone(&self.poke);
-        let mut events = pin!(async {
-            if listens {
-                listen(&client, &poke).await
-            } else {
-                std::future::pending().await
-            }
-        });
-        let mut wait = self.options.poll;
-        let mut silent = false;
+        let mut events = pin!(listen(&client, &poke));
+        let mut pace = Pace::new(self.options.poll);
+        let mut silent = !listens;
         loop {
             self.look(&client, &socket).await?;
             tokio::select! {
@@ -157,8 +156,8 @@ impl Watcher {
                     silent = true;
                     self.health.send_modify(|health| health.events = false);
                 },
-                () = self.poke.notified() => wait = FIRST_LOOK,
-                () = sleep(wait) => wait = (wait * 2).min(self.options.poll),
+                () = self.poke.notified() => pace.hurry(Instant::now()),
+                () = sleep(pace.wait) => pace.slow_down(Instant::now(), silent),
             }
             sleep(GAP).await;
         }
@@ -251,6 +250,37 @@ impl Watcher {
     }
 }
 
+/// When to look next.
+#[derive(Debug, PartialEq, Eq)]
+struct Pace {
+    wait: Duration,
+    slowest: Duration,
+    eager_until: Option<Instant>,
+}
+
+impl Pace {
+    fn new(slowest: Duration) -> Self {
+        Self {
+            wait: slowest,
+            slowest,
+            eager_until: None,
+        }
+    }
+
+    /// There is a reason: now, and soon again.
+    fn hurry(&mut self, now: Instant) {
+        self.wait = FIRST_LOOK.min(self.slowest);
+        self.eager_until = Some(now + EAGER);
+    }
+
+    /// Another look has been taken without a reason.
+    fn slow_down(&mut self, now: Instant, silent: bool) {
+        let eager = silent && self.eager_until.is_some_and(|until| now < until);
+        let limit = if eager { EAGER_LOOK } else { self.slowest };
+        self.wait = (self.wait * 2).min(limit).min(self.slowest);
+    }
+}
+
 /// Pokes for every event of a sandbox. Returns when the stream ends.
 async fn listen(client: &Client, poke: &Notify) -> Error {
     let method = "GetContainerEvents";
@@ -274,4 +304,34 @@ async fn listen(client: &Client, poke: &Notify) -> Error {
 
 fn is_unimplemented(error: &Error) -> bool {
     matches!(error, Error::Call { status, .. } if status.code() == Code::Unimplemented)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(silent: bool, step: u64, expected: &[u64]) {
+        let mut pace = Pace::new(Duration::from_secs(1));
+        let begin = Instant::now();
+        pace.hurry(begin);
+        let mut waits = vec![pace.wait.as_millis()];
+        for number in 1..expected.len() as u64 {
+            pace.slow_down(begin + Duration::from_millis(step * number), silent);
+            waits.push(pace.wait.as_millis());
+        }
+        let expected: Vec<u128> = expected.iter().copied().map(u128::from).collect();
+        assert_eq!(waits, expected);
+    }
+
+    #[test]
+    fn looks_are_close_after_a_reason_and_closest_where_the_runtime_is_silent() {
+        check(false, 1, &[10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        check(true, 1, &[10, 20, 40, 50, 50, 50, 50, 50]);
+        // The second is over with the fifth look.
+        check(true, 200, &[10, 20, 40, 50, 50, 100, 200, 400, 800, 1000]);
+        let mut pace = Pace::new(Duration::from_millis(5));
+        pace.hurry(Instant::now());
+        assert_eq!(pace.wait.as_millis(), 5);
+    }
 }

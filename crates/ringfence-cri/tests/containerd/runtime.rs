@@ -211,7 +211,11 @@ impl Containerd {
                     namespace: "shop".into(),
                     attempt,
                 }),
-                hostname: "test".into(),
+                // With the node's network goes the node's name.
+                hostname: match network {
+                    Network::Pod => "test".into(),
+                    Network::Node => String::new(),
+                },
                 log_directory: self.folder.path().join("pods").display().to_string(),
                 linux: Some(LinuxPodSandboxConfig {
                     cgroup_parent: format!("/{}", self.cgroup),
