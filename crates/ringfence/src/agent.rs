@@ -60,6 +60,7 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             node = &*settings.node,
             source = %settings.source,
             netns_path = %settings.netns_path,
+            cri_socket = settings.cri.as_ref().map_or("off".into(), Cri::describe).as_str(),
             version = env!("CARGO_PKG_VERSION"),
             "Agent started"
         );

@@ -56,8 +56,9 @@ pub struct AgentArgs {
     /// Where objects come from: dir:PATH (a folder of Kubernetes manifests) or kube [default: kube]
     #[arg(long, value_name = "SOURCE", env = "RINGFENCE_SOURCE")]
     pub source: Option<SourceSpec>,
-    /// Where the network namespace of a pod is that the container runtime is not asked about, or has no sandbox of;
-    /// {namespace}, {name} and {uid} stand for the pod's [default without --cri-socket: /run/netns/{namespace}.{name}]
+    /// Where a pod's network namespace is; {namespace}, {name} and {uid} stand for the pod's. Beside a container runtime
+    /// it counts for pods without a sandbox, where it is given or the source is dir:
+    /// [default: /run/netns/{namespace}.{name}]
     #[arg(long, value_name = "TEMPLATE", env = "RINGFENCE_NETNS_PATH")]
     pub netns_path: Option<NetnsTemplate>,
     /// Socket of the container runtime, which is asked over the CRI where the pods' network namespaces are, or off

@@ -51,6 +51,13 @@ pub struct Cri {
 }
 
 impl Cri {
+    /// For people: the socket, or that it is looked for.
+    pub fn describe(&self) -> String {
+        self.socket
+            .as_ref()
+            .map_or_else(|| "the first that exists".to_owned(), |path| path.display().to_string())
+    }
+
     /// Objects of a cluster come with a runtime; a folder of manifests need not. A template that somebody has asked for
     /// is not passed over in silence.
     fn resolve(spec: Option<CriSpec>, source: &SourceSpec, template: bool) -> Option<Self> {

@@ -79,8 +79,7 @@ impl Containerd {
         // containerd github.com/containerd/containerd/v2 v2.4.2 …
         let number = version
             .split_whitespace()
-            .filter_map(|word| word.trim_start_matches('v').split('.').next()?.parse().ok())
-            .next()
+            .find_map(|word| word.trim_start_matches('v').split('.').next()?.parse().ok())
             .unwrap_or_else(|| panic!("no version in {version:?}"));
         let folder = tempfile::Builder::new().prefix("rf-cri-").tempdir().expect("a folder");
         let containerd = Self {
