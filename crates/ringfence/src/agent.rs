@@ -17,10 +17,11 @@ use tokio::sync::mpsc::Receiver;
 use tracing::{error, info};
 
 use crate::args::{AgentArgs, ListenSpec, SourceSpec};
-use crate::config::Settings;
+use crate::config::{Cri, Settings};
 use crate::controller::{self, Running, Setup};
 use crate::http;
 use crate::logging;
+use crate::sandboxes::Sandboxes;
 use crate::watches::Watches;
 
 /// Bits of capability sets (linux/capability.h).
@@ -45,7 +46,12 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
         let source = Source::open(&settings)?;
-        let mut running = controller::start(setup(&settings, features), source.updates)?;
+        let mut running = controller::start_with(
+            setup(&settings, features),
+            source.updates,
+            sandboxes(&settings)?,
+            Box::new(|_| {}),
+        )?;
         running.readers.watches = source.watches;
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
@@ -54,6 +60,7 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             node = &*settings.node,
             source = %settings.source,
             netns_path = %settings.netns_path,
+            cri_socket = settings.cri.as_ref().map_or("off".into(), Cri::describe).as_str(),
             version = env!("CARGO_PKG_VERSION"),
             "Agent started"
         );
@@ -102,6 +109,12 @@ impl Source {
             }
         })
     }
+}
+
+/// Where the pods' network namespaces are, where the container runtime is to say it.
+fn sandboxes(settings: &Settings) -> anyhow::Result<Option<Sandboxes>> {
+    let start = |cri: &Cri| Sandboxes::watch(cri.socket.clone(), cri.fallback);
+    Ok(settings.cri.as_ref().map(start).transpose()?)
 }
 
 fn setup(settings: &Settings, features: KernelFeatures) -> Setup {

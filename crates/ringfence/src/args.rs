@@ -56,10 +56,15 @@ pub struct AgentArgs {
     /// Where objects come from: dir:PATH (a folder of Kubernetes manifests) or kube [default: kube]
     #[arg(long, value_name = "SOURCE", env = "RINGFENCE_SOURCE")]
     pub source: Option<SourceSpec>,
-    /// Where a pod's network namespace is; {namespace}, {name} and {uid} stand for the pod's
+    /// Where a pod's network namespace is; {namespace}, {name} and {uid} stand for the pod's. Beside a container runtime
+    /// it counts for pods without a sandbox, where it is given or the source is dir:
     /// [default: /run/netns/{namespace}.{name}]
     #[arg(long, value_name = "TEMPLATE", env = "RINGFENCE_NETNS_PATH")]
     pub netns_path: Option<NetnsTemplate>,
+    /// Socket of the container runtime, which is asked over the CRI where the pods' network namespaces are, or off
+    /// [default with the source kube: the first of containerd's and CRI-O's that exists; with dir: off]
+    #[arg(long, value_name = "PATH|off", env = "RINGFENCE_CRI_SOCKET")]
+    pub cri_socket: Option<CriSpec>,
     /// Interfaces that a NetworkPolicy without the annotation policy-for acts on [default: secondary]
     #[arg(long, value_name = "SCOPE", env = "RINGFENCE_NETWORK_POLICY_SCOPE")]
     pub network_policy_scope: Option<ScopeArg>,
@@ -255,6 +260,33 @@ impl fmt::Display for SourceSpec {
     }
 }
 
+/// Whether the container runtime is asked, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum CriSpec {
+    /// It is not asked.
+    Off,
+    /// At this socket.
+    At(PathBuf),
+}
+
+impl FromStr for CriSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        // Other tools write sockets as addresses.
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if path.starts_with('/') && path.len() > 1 {
+            Ok(Self::At(path.into()))
+        } else {
+            Err("expected off, or the absolute path of a socket such as /run/containerd/containerd.sock".to_owned())
+        }
+    }
+}
+
 /// Where an HTTP server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -290,7 +322,7 @@ macro_rules! from_text {
         }
     )*};
 }
-from_text!(SourceSpec, ListenSpec, NetnsTemplate);
+from_text!(SourceSpec, ListenSpec, CriSpec, NetnsTemplate);
 
 /// `--network-policy-scope`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -464,6 +496,10 @@ mod tests {
         );
         check_refused(
             &["ringfence", "agent", "--netns-path", "relative/{namespace}.{name}"],
+            ErrorKind::ValueValidation,
+        );
+        check_refused(
+            &["ringfence", "agent", "--cri-socket", "containerd.sock"],
             ErrorKind::ValueValidation,
         );
         check_refused(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use ringfence_model::Scope;
 use serde::Deserialize;
 
-use crate::args::{AgentArgs, ListenSpec, LogFormat, LogLevel, ScopeArg, SourceSpec};
+use crate::args::{AgentArgs, CriSpec, ListenSpec, LogFormat, LogLevel, ScopeArg, SourceSpec};
 use crate::template::NetnsTemplate;
 
 /// Everything that `ringfence agent` can be told.
@@ -23,6 +23,8 @@ pub struct Settings {
     pub source: SourceSpec,
     /// Where the pods' network namespaces are.
     pub netns_path: NetnsTemplate,
+    /// Whether the container runtime is asked for them, and how.
+    pub cri: Option<Cri>,
     /// What NetworkPolicies without `policy-for` act on.
     pub scope: Scope,
     /// Addresses of this node.
@@ -39,6 +41,40 @@ pub struct Settings {
     pub resync: Duration,
 }
 
+/// How the container runtime is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cri {
+    /// Its socket; `None` for the first of the usual ones that exists.
+    pub socket: Option<PathBuf>,
+    /// Whether the path of the template counts for pods that it has no sandbox of.
+    pub fallback: bool,
+}
+
+impl Cri {
+    /// For people: the socket, or that it is looked for.
+    pub fn describe(&self) -> String {
+        self.socket
+            .as_ref()
+            .map_or_else(|| "the first that exists".to_owned(), |path| path.display().to_string())
+    }
+
+    /// Objects of a cluster come with a runtime; a folder of manifests need not. A template that somebody has asked for
+    /// is not passed over in silence.
+    fn resolve(spec: Option<CriSpec>, source: &SourceSpec, template: bool) -> Option<Self> {
+        let folder = matches!(source, SourceSpec::Directory(_));
+        let socket = match spec {
+            Some(CriSpec::Off) => return None,
+            Some(CriSpec::At(path)) => Some(path),
+            None if folder => return None,
+            None => None,
+        };
+        Some(Self {
+            socket,
+            fallback: folder || template,
+        })
+    }
+}
+
 /// The file of `--config`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -46,6 +82,7 @@ struct File {
     node: Option<String>,
     source: Option<SourceSpec>,
     netns_path: Option<NetnsTemplate>,
+    cri_socket: Option<CriSpec>,
     network_policy_scope: Option<ScopeArg>,
     node_address: Option<Vec<IpAddr>>,
     listen: Option<ListenSpec>,
@@ -56,10 +93,11 @@ struct File {
 }
 
 /// The keys of [`File`], in the order of the command line.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "node",
     "source",
     "netns-path",
+    "cri-socket",
     "network-policy-scope",
     "node-address",
     "listen",
@@ -98,10 +136,13 @@ impl Settings {
         } else {
             args.node_address
         };
+        let source = args.source.or(file.source).unwrap_or(SourceSpec::Kube);
+        let netns_path = args.netns_path.or(file.netns_path);
         Ok(Self {
             node: node.into(),
-            source: args.source.or(file.source).unwrap_or(SourceSpec::Kube),
-            netns_path: args.netns_path.or(file.netns_path).unwrap_or_default(),
+            cri: Cri::resolve(args.cri_socket.or(file.cri_socket), &source, netns_path.is_some()),
+            source,
+            netns_path: netns_path.unwrap_or_default(),
             scope: args
                 .network_policy_scope
                 .or(file.network_policy_scope)
@@ -170,6 +211,7 @@ mod tests {
 node: worker-1
 source: dir:/etc/manifests
 netns-path: /run/netns/{uid}
+cri-socket: unix:///run/crio/crio.sock
 network-policy-scope: all
 node-address: [10.0.0.1, 'fd00::1']
 listen: off
@@ -183,6 +225,10 @@ resync: 30
             node: "worker-1".into(),
             source: SourceSpec::Directory("/etc/manifests".into()),
             netns_path: "/run/netns/{uid}".parse().expect("valid"),
+            cri: Some(Cri {
+                socket: Some("/run/crio/crio.sock".into()),
+                fallback: true,
+            }),
             scope: Scope::All,
             node_addresses: ["10.0.0.1", "fd00::1"]
                 .iter()
@@ -210,6 +256,26 @@ resync: 30
     }
 
     #[test]
+    fn the_runtime_is_asked_with_a_cluster_and_on_demand_with_a_folder() {
+        let asked = |text: &str| {
+            let file = parse(text).expect("valid");
+            Settings::merge(args(Some("n")), file).expect("complete").cri
+        };
+        let cri = |socket: Option<&str>, fallback| {
+            Some(Cri {
+                socket: socket.map(PathBuf::from),
+                fallback,
+            })
+        };
+        assert_eq!(asked(""), cri(None, false));
+        assert_eq!(asked("cri-socket: off"), None);
+        assert_eq!(asked("cri-socket: /x.sock"), cri(Some("/x.sock"), false));
+        assert_eq!(asked("netns-path: '/run/{uid}'"), cri(None, true));
+        assert_eq!(asked("source: dir:/m"), None);
+        assert_eq!(asked("source: dir:/m\ncri-socket: /x.sock"), cri(Some("/x.sock"), true));
+    }
+
+    #[test]
     fn bad_files_are_refused_with_what_is_wrong() {
         check_error(
             "nodes: a\nlisten: off\nlogs: b\n",
@@ -220,6 +286,7 @@ resync: 30
         check_error("listen: 9470\n", Some("n"), &["listen"]);
         check_error("source: etcd\n", Some("n"), &["dir:PATH"]);
         check_error("netns-path: /run/{name}\n", Some("n"), &["{uid}"]);
+        check_error("cri-socket: x.sock\n", Some("n"), &["absolute path of a socket"]);
         check_error("network-policy-scope: some\n", Some("n"), &["some"]);
         check_error("resync: 0\n", Some("n"), &["at least 1 second"]);
         check_error("resync: -1\n", Some("n"), &["resync"]);

@@ -1,8 +1,10 @@
 //! Everything that can wake the agent loop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringfence_cri::Change;
 use ringfence_kube::directory::Update;
 use ringfence_model::{NamespacedName, PodUid};
 use ringfence_netns::{Facts, NetnsId};
@@ -16,6 +18,8 @@ use tokio::sync::oneshot;
 pub enum Event {
     /// The source has read something: a batch in its order.
     Source(Vec<Update>),
+    /// The container runtime has new or other sandboxes: what follows from one list.
+    Sandboxes(Vec<Change>),
     /// Something about a pod's network namespace.
     Netns(NetnsEvent),
     /// A transaction, or a comparison with the kernel, is done.
@@ -35,6 +39,8 @@ pub enum NetnsEvent {
     Seen {
         /// Whose path.
         pod: PodUid,
+        /// Which path: the pod may have been given another one meanwhile.
+        path: PathBuf,
         /// `None`: nothing, or nothing yet.
         id: Option<NetnsId>,
     },

@@ -1,9 +1,9 @@
 //! Ringfence's program: the per-node agent and its command line.
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
-//! (one thread per pod), [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers see), [`http`]
-//! and [`metrics`]; then the commands that need no agent: [`render`], [`explain`] (which the agent serves too), [`reach`],
-//! [`check`], [`cleanup`].
+//! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers
+//! see), [`http`] and [`metrics`]; then the commands that need no agent: [`render`], [`explain`] (which the agent serves
+//! too), [`reach`], [`check`], [`cleanup`].
 
 pub mod agent;
 pub mod applier;
@@ -24,6 +24,7 @@ pub mod metrics;
 mod near;
 pub mod reach;
 pub mod render;
+pub mod sandboxes;
 pub mod snapshot;
 mod table;
 pub mod template;

@@ -1,6 +1,7 @@
 //! Prometheus metrics. The agent loop counts what happens; what can be read off a snapshot is set at scrape time, so
 //! that no gauge has to be kept in step.
 
+mod runtime;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge
 use ringfence_kube::api::Health;
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
+use self::runtime::RuntimeMetrics;
 use self::watches::WatchMetrics;
 use crate::event::{Applied, Cause, Stamp, Success};
 use crate::snapshot::{PolicyState, Snapshot, State};
@@ -55,6 +57,7 @@ pub struct Metrics {
     policies: IntGaugeVec,
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
+    runtime: RuntimeMetrics,
     watches: WatchMetrics,
     /// Dropped packets of the local pods.
     pub(crate) dropped: IntCounterVec,
@@ -153,6 +156,7 @@ impl Metrics {
                     &["source"],
                 )?,
             )?,
+            runtime: RuntimeMetrics::new(&registry)?,
             watches: WatchMetrics::new(&registry)?,
             dropped: add(
                 &registry,
@@ -268,6 +272,9 @@ impl Metrics {
             }
             counts
         });
+        if let Some(health) = &snapshot.runtime {
+            self.runtime.refresh(&health.borrow());
+        }
         set(
             &self.synced,
             BTreeMap::from([([source_label(&snapshot.source)], i64::from(snapshot.synced))]),

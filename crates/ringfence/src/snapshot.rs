@@ -15,6 +15,7 @@ use ringfence_model::{
     Severity, Source,
 };
 use ringfence_ruleset::Ruleset;
+use tokio::sync::watch;
 
 use crate::applier::Mailbox;
 use crate::findings::FindingKey;
@@ -28,6 +29,9 @@ pub struct Snapshot {
     pub scope: Scope,
     /// Where objects come from: `dir:/etc/manifests`.
     pub source: Arc<str>,
+    /// How the container runtime is that says where the pods' network namespaces are; `None` where none is asked. Not a
+    /// part of the picture: it is read when it is asked for.
+    pub runtime: Option<watch::Receiver<ringfence_cri::Health>>,
     /// Whether the source has delivered everything once. Nothing is written before.
     pub synced: bool,
     /// Whether every local pod has had its first turn: enforced, refused, or found without a network namespace.
@@ -49,6 +53,7 @@ impl Snapshot {
             node,
             scope,
             source,
+            runtime: None,
             synced: false,
             settled: false,
             pods: OrdMap::new(),

@@ -3,7 +3,8 @@
 //! A look at every path each 200 ms is the ground that this stands on: it works for any kind of path. So that a new
 //! pod is not left open for that long, changes of the mount table wake the watcher as well: runtimes and `ip netns`
 //! mount the namespace on a file, and the kernel tells at once (`poll` of /proc/self/mountinfo, proc(5)), whereas a
-//! watch of the folder would see the file before the namespace is on it.
+//! watch of the folder would see the file before the namespace is on it. The container runtime is asked then too: a
+//! namespace that is mounted is most often that of a sandbox to come.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -74,13 +75,13 @@ impl Shared {
 }
 
 impl Watcher {
-    /// Starts the thread.
-    pub fn start(events: UnboundedSender<Event>) -> std::io::Result<Self> {
+    /// Starts the thread. `mounted` is called on it when something was mounted or unmounted.
+    pub fn start(events: UnboundedSender<Event>, mounted: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
         thread::Builder::new()
             .name("watch-netns".into())
-            .spawn(move || watch(&own, &events))?;
+            .spawn(move || watch(&own, &events, &mounted))?;
         Ok(Self { shared })
     }
 
@@ -105,7 +106,7 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(shared: &Shared, events: &UnboundedSender<Event>) {
+fn watch(shared: &Shared, events: &UnboundedSender<Event>, mounted: &dyn Fn()) {
     let mounts = File::open("/proc/self/mountinfo")
         .inspect_err(|error| {
             warn!(%error, interval_ms = INTERVAL, "Mounts cannot be watched: network namespaces are looked for at intervals only");
@@ -119,9 +120,11 @@ fn watch(shared: &Shared, events: &UnboundedSender<Event>) {
             .iter()
             .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI))
             .collect::<Vec<_>>();
-        if poll(&mut wait, PollTimeout::from(INTERVAL)).is_err() {
+        match poll(&mut wait, PollTimeout::from(INTERVAL)) {
+            Ok(0) => {}
+            Ok(_) => mounted(),
             // EINTR or a lack of memory: the look at intervals goes on.
-            thread::sleep(Duration::from_millis(INTERVAL.into()));
+            Err(_) => thread::sleep(Duration::from_millis(INTERVAL.into())),
         }
     }
 }
@@ -144,7 +147,7 @@ fn look(shared: &Shared, events: &UnboundedSender<Event>) {
         if entry.reported != Sight::from(id) {
             entry.reported = id.into();
             drop(watched);
-            drop(events.send(Event::Netns(NetnsEvent::Seen { pod, id })));
+            drop(events.send(Event::Netns(NetnsEvent::Seen { pod, path, id })));
         }
     }
 }

@@ -10,6 +10,7 @@
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
 mod hold;
+mod places;
 mod pods;
 mod roster;
 mod target;
@@ -22,6 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use ringfence_cri::Change;
 use ringfence_kube::directory::Update;
 use ringfence_model::{NamespacedName, PodUid, Scope, Source};
 use ringfence_policy::{Index, Locality, Options};
@@ -30,6 +32,7 @@ use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tracing::{error, info};
 
+use self::places::Places;
 use self::roster::Roster;
 use self::target::Target;
 use crate::applier::Reports;
@@ -38,6 +41,7 @@ use crate::event::{Applied, Event, Stamp};
 use crate::findings::Findings;
 use crate::http::Readers;
 use crate::metrics::Metrics;
+use crate::sandboxes::Sandboxes;
 use crate::snapshot::Snapshot;
 use crate::template::NetnsTemplate;
 use crate::watcher::Watcher;
@@ -85,15 +89,28 @@ pub type Observer = Box<dyn Fn(&Applied) + Send>;
 
 /// Starts the loop on objects that come out of a channel.
 pub fn start(setup: Setup, source: Receiver<Vec<Update>>) -> anyhow::Result<Running> {
-    start_observed(setup, source, Box::new(|_| {}))
+    start_with(setup, source, None, Box::new(|_| {}))
 }
 
 /// The same for benches and tests, which want to know when something was committed.
 pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Observer) -> anyhow::Result<Running> {
+    start_with(setup, source, None, observer)
+}
+
+/// The same where the container runtime says where the pods' network namespaces are; without `sandboxes` the template
+/// of the setup does.
+pub fn start_with(
+    setup: Setup,
+    source: Receiver<Vec<Update>>,
+    sandboxes: Option<Sandboxes>,
+    observer: Observer,
+) -> anyhow::Result<Running> {
     let (events, queue) = unbounded_channel();
     let (results, done) = unbounded_channel();
     let metrics = Arc::new(Metrics::new()?);
-    let empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
+    let (places, changes) = Places::new(setup.netns_path.clone(), sandboxes);
+    let mut empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
+    empty.runtime = places.health();
     let snapshots = Arc::new(ArcSwap::from_pointee(empty.clone()));
     let readers = Readers {
         snapshots: Arc::clone(&snapshots),
@@ -111,7 +128,8 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
     let controller = Controller {
         index: Index::new(options.clone()),
         locality: options.locality,
-        watcher: Watcher::start(events.clone())?,
+        watcher: Watcher::start(events.clone(), places.poker())?,
+        places,
         reports: Reports { events, results },
         quiet_until: None,
         targets: BTreeMap::new(),
@@ -139,7 +157,7 @@ pub fn start_observed(setup: Setup, source: Receiver<Vec<Update>>, observer: Obs
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new()
         .name("agent-loop".into())
-        .spawn(move || runtime.block_on(controller.run(source, queue, done)))?;
+        .spawn(move || runtime.block_on(controller.run(source, changes, queue, done)))?;
     Ok(Running { readers, thread })
 }
 
@@ -168,6 +186,8 @@ struct Controller {
     setup: Setup,
     locality: Locality,
     index: Index,
+    /// Where the pods' network namespaces are.
+    places: Places,
     watcher: Watcher,
     targets: BTreeMap<PodUid, Target>,
     /// The local pods of each name: more than one for a moment, when a pod is replaced by another one of its name.
@@ -208,6 +228,7 @@ impl Controller {
     async fn run(
         mut self,
         mut source: Receiver<Vec<Update>>,
+        mut sandboxes: Option<Receiver<Vec<Change>>>,
         mut queue: UnboundedReceiver<Event>,
         mut done: UnboundedReceiver<Applied>,
     ) {
@@ -228,6 +249,7 @@ impl Controller {
                     };
                     Event::Source(batch)
                 },
+                changes = next(&mut sandboxes) => Event::Sandboxes(changes),
                 Some(applied) = done.recv(), if self.quiet_until.is_none() => Event::Apply(applied),
                 () = tokio::time::sleep_until(wake.into()) => Event::Timer,
             };
@@ -240,10 +262,17 @@ impl Controller {
                 let event = queue.try_recv().ok();
                 let result = done.try_recv().ok().map(Event::Apply);
                 let batch = source.try_recv().ok().map(Event::Source);
-                if event.is_none() && result.is_none() && batch.is_none() {
+                let changes = sandboxes.as_mut().and_then(|changes| changes.try_recv().ok());
+                let mut events = event
+                    .into_iter()
+                    .chain(changes.map(Event::Sandboxes))
+                    .chain(result)
+                    .chain(batch)
+                    .peekable();
+                if events.peek().is_none() {
                     break;
                 }
-                for event in event.into_iter().chain(result).chain(batch) {
+                for event in events {
                     running &= self.handle(event, now);
                 }
             }
@@ -262,4 +291,16 @@ impl Controller {
             .flatten()
             .fold(self.next_verify, Instant::min)
     }
+}
+
+/// The container runtime's next news; waits for ever where there is no runtime to listen to.
+async fn next(sandboxes: &mut Option<Receiver<Vec<Change>>>) -> Vec<Change> {
+    if let Some(changes) = sandboxes {
+        if let Some(changes) = changes.recv().await {
+            return changes;
+        }
+        error!("The container runtime is not watched any more: what is known of the pods' network namespaces stands");
+        *sandboxes = None;
+    }
+    std::future::pending().await
 }

@@ -1,13 +1,16 @@
 //! The local pods: their network namespaces, their appliers, their rulesets.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ringfence_cri::Change;
 use ringfence_model::{Consequence, Diagnostic, NamespacedName, Pod, PodUid, Reason, Severity, Source};
 use ringfence_netns::{Facts, NetnsId};
 use ringfence_policy::TargetFacts;
 use tracing::{info, warn};
 
+use super::places::NoPlace;
 use super::target::{InKernel, Phase, Target};
 use super::{Controller, QUIET};
 use crate::applier::Applier;
@@ -18,6 +21,7 @@ use crate::watcher::Sight;
 impl Controller {
     pub(super) fn track(&mut self, pod: &Pod, now: Instant) {
         self.touched.insert(pod.uid.clone());
+        self.places.look_for(&pod.uid);
         if let Some(target) = self.targets.get_mut(&pod.uid) {
             let same = target.pod.attachments == pod.attachments;
             target.pod = Arc::new(pod.clone());
@@ -27,14 +31,14 @@ impl Controller {
             }
             return;
         }
-        let path = self.setup.netns_path.path(pod).map_err(|error| error.to_string());
-        if let Err(message) = &path {
+        let path = self.places.of(pod);
+        if let Err(NoPlace::Never(message)) = &path {
             let finding = Diagnostic {
                 source: pod_source(&pod.name),
                 path: "metadata".to_owned(),
                 severity: Severity::Error,
                 reason: Reason::Schema,
-                message: message.clone(),
+                message: message.to_string(),
                 consequence: Consequence::ObjectIgnored,
             };
             let change = self
@@ -42,7 +46,7 @@ impl Controller {
                 .replace(Finder::Agent, &finding.source.clone(), vec![finding]);
             self.report(&change);
         }
-        let target = Target::new(Arc::new(pod.clone()), path.map_err(Arc::from));
+        let target = Target::new(Arc::new(pod.clone()), path.map_err(NoPlace::into_reason));
         self.targets.insert(pod.uid.clone(), target);
         self.names.entry(pod.name.clone()).or_default().insert(pod.uid.clone());
         self.elect(&pod.name, now);
@@ -150,7 +154,60 @@ impl Controller {
         }
     }
 
-    pub(super) fn seen(&mut self, pod: &PodUid, id: Option<NetnsId>, now: Instant) {
+    /// The container runtime has something new to say of a pod's sandbox. The pod may be unknown: sandboxes and objects
+    /// come in any order.
+    pub(super) fn sandbox(&mut self, change: Change, now: Instant) {
+        match self.places.take(change) {
+            Some(pod) => self.place(&pod, now),
+            // Those without a place have another reason now.
+            None => {
+                for pod in self.targets.keys().cloned().collect::<Vec<_>>() {
+                    self.place(&pod, now);
+                }
+            }
+        }
+    }
+
+    /// Gives a pod the place that is known for it now.
+    fn place(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        let path = self.places.of(&target.pod).map_err(NoPlace::into_reason);
+        // Another sandbox at the same path is seen there as another namespace.
+        if path == target.path {
+            return;
+        }
+        target.path.clone_from(&path);
+        self.touched.insert(pod.clone());
+        if self.active.get(&target.pod.name) != Some(pod) {
+            return;
+        }
+        let held = !matches!(target.phase, Phase::Absent(_) | Phase::Broken);
+        if held {
+            info!(
+                pod = target.pod.name.to_string().as_str(),
+                uid = pod.as_str(),
+                path = path.as_ref().map_or("", |path| path.to_str().unwrap_or_default()),
+                "The pod has another sandbox, or none: its former network namespace keeps its rules"
+            );
+        }
+        match path {
+            Ok(path) => {
+                target.release("its network namespace is another one".into());
+                self.watcher.track(pod.clone(), path);
+                if self.synced {
+                    self.open(pod, Cause::Netns, now);
+                }
+            }
+            Err(reason) => {
+                target.release(reason);
+                self.watcher.forget(pod);
+            }
+        }
+    }
+
+    pub(super) fn seen(&mut self, pod: &PodUid, path: &Path, id: Option<NetnsId>, now: Instant) {
         // Before that, nothing is opened; then everything is.
         if !self.synced {
             return;
@@ -158,6 +215,10 @@ impl Controller {
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
+        // It has another place since then.
+        if target.path.as_deref() != Ok(path) {
+            return;
+        }
         let held = match &target.phase {
             Phase::Live(_, held) | Phase::Idle(held) => Some(*held),
             // What the applier is opening may be this one or the one before: it will say.
@@ -189,6 +250,8 @@ impl Controller {
                     );
                     target.release(absent(target).into());
                     self.touched.insert(pod.clone());
+                    // Often another sandbox follows.
+                    self.places.poke();
                 }
             }
         }

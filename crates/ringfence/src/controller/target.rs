@@ -26,7 +26,7 @@ pub(super) const REOPEN_AFTER: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) pod: Arc<Pod>,
-    /// Where its network namespace is, or why that cannot be known.
+    /// Where its network namespace is, or why that is not known. May come later and change.
     pub(super) path: Result<PathBuf, Arc<str>>,
     pub(super) phase: Phase,
     pub(super) wanted: Option<Arc<Ruleset>>,

@@ -23,7 +23,8 @@ impl Controller {
     pub(super) fn handle(&mut self, event: Event, now: Instant) -> bool {
         match event {
             Event::Source(batch) => batch.into_iter().for_each(|update| self.update(update, now)),
-            Event::Netns(NetnsEvent::Seen { pod, id }) => self.seen(&pod, id, now),
+            Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
+            Event::Netns(NetnsEvent::Seen { pod, path, id }) => self.seen(&pod, &path, id, now),
             Event::Netns(NetnsEvent::Opened { pod, run, result }) => self.opened(&pod, run, result, now),
             Event::Netns(NetnsEvent::Facts { pod, run, facts }) => {
                 if self.is_current(&pod, run) {
@@ -312,7 +313,7 @@ impl Controller {
         self.snapshot.networks.clone_from(self.roster.networks());
         self.snapshot.findings.clone_from(self.findings.standing());
         self.snapshot.synced = self.synced;
-        if self.synced && !self.snapshot.settled {
+        if self.synced && self.places.complete() && !self.snapshot.settled {
             self.snapshot.settled = self
                 .active
                 .values()

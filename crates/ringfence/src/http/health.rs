@@ -6,6 +6,7 @@ use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
+use ringfence_cri::State as Runtime;
 use ringfence_kube::api::{Health, State, Trouble};
 
 use crate::http::Readers;
@@ -52,6 +53,22 @@ fn text(snapshot: &Snapshot, watches: &[Health], ready: bool, verbose: bool) -> 
         };
         if verbose || mark != "ok" {
             line(mark, &describe(health));
+        }
+    }
+    if let Some(health) = &snapshot.runtime {
+        let health = health.borrow();
+        match &health.state {
+            Runtime::New => line("pending", "container runtime: it has not been asked yet"),
+            Runtime::Connected if verbose => line(
+                "ok",
+                &format!(
+                    "container runtime: {}, {} pods placed",
+                    health.runtime.as_deref().unwrap_or("nameless"),
+                    health.placed
+                ),
+            ),
+            Runtime::Connected => {}
+            Runtime::Away(error) => line("failed", &format!("container runtime: {error}; what is known stands")),
         }
     }
     for status in snapshot.pods.values() {

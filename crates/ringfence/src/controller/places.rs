@@ -1,0 +1,247 @@
+//! Where the pods' network namespaces are: as the container runtime says it, or by a template of paths, or both.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ringfence_cri::{Change, Health};
+use ringfence_model::{Pod, PodUid};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+
+use crate::sandboxes::{Poke, Sandboxes};
+use crate::template::NetnsTemplate;
+
+/// What is known of places. A function of what was said last, and not of the order of pods and sandboxes.
+pub(super) struct Places {
+    /// `None`: only the runtime counts.
+    template: Option<NetnsTemplate>,
+    /// `None`: only the template counts.
+    runtime: Option<Runtime>,
+}
+
+struct Runtime {
+    /// Of every sandbox on the node, also of pods that are not known (yet).
+    placed: HashMap<PodUid, Result<PathBuf, Arc<str>>>,
+    /// Whether it has told everything once.
+    synced: bool,
+    poke: Poke,
+    health: watch::Receiver<Health>,
+}
+
+/// Why a pod has no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// Its names cannot be a path, and will never be.
+    Never(Arc<str>),
+    /// It is waited for.
+    NotYet(Arc<str>),
+}
+
+impl NoPlace {
+    pub(super) fn into_reason(self) -> Arc<str> {
+        match self {
+            Self::Never(reason) | Self::NotYet(reason) => reason,
+        }
+    }
+}
+
+impl Places {
+    /// What is known, and where news come from.
+    pub(super) fn new(template: NetnsTemplate, sandboxes: Option<Sandboxes>) -> (Self, Option<Receiver<Vec<Change>>>) {
+        let Some(sandboxes) = sandboxes else {
+            let template = Some(template);
+            return (
+                Self {
+                    template,
+                    runtime: None,
+                },
+                None,
+            );
+        };
+        let places = Self {
+            template: sandboxes.fallback.then_some(template),
+            runtime: Some(Runtime {
+                placed: HashMap::new(),
+                synced: false,
+                poke: sandboxes.poke,
+                health: sandboxes.health,
+            }),
+        };
+        (places, Some(sandboxes.changes))
+    }
+
+    /// How the runtime is.
+    pub(super) fn health(&self) -> Option<watch::Receiver<Health>> {
+        self.runtime.as_ref().map(|runtime| runtime.health.clone())
+    }
+
+    /// Whether everything that was there at the start is known.
+    pub(super) fn complete(&self) -> bool {
+        self.runtime.as_ref().is_none_or(|runtime| runtime.synced)
+    }
+
+    /// Asks the runtime now.
+    pub(super) fn poke(&self) {
+        if let Some(runtime) = &self.runtime {
+            (runtime.poke)();
+        }
+    }
+
+    /// The same for another thread.
+    pub(super) fn poker(&self) -> impl Fn() + Send + 'static {
+        let poke = self.runtime.as_ref().map(|runtime| Arc::clone(&runtime.poke));
+        move || {
+            if let Some(poke) = &poke {
+                poke();
+            }
+        }
+    }
+
+    /// Asks the runtime now, if it has not said where this pod's sandbox is.
+    pub(super) fn look_for(&self, pod: &PodUid) {
+        if let Some(runtime) = &self.runtime
+            && !matches!(runtime.placed.get(pod), Some(Ok(_)))
+        {
+            (runtime.poke)();
+        }
+    }
+
+    /// Takes in what the runtime says. The pod whose place may have changed; `None` for all.
+    pub(super) fn take(&mut self, change: Change) -> Option<PodUid> {
+        let runtime = self.runtime.as_mut()?;
+        Some(match change {
+            Change::Found { pod, path, .. } => {
+                runtime.placed.insert(pod.clone(), Ok(path));
+                pod
+            }
+            Change::Unusable { pod, reason, .. } => {
+                runtime.placed.insert(pod.clone(), Err(reason.into()));
+                pod
+            }
+            Change::Gone { pod } => {
+                runtime.placed.remove(&pod);
+                pod
+            }
+            Change::Synced => {
+                runtime.synced = true;
+                return None;
+            }
+        })
+    }
+
+    /// Where a pod's network namespace is. The runtime's word goes before the template.
+    pub(super) fn of(&self, pod: &Pod) -> Result<PathBuf, NoPlace> {
+        let said = self.runtime.as_ref().map(|runtime| runtime.of(&pod.uid));
+        match (said, &self.template) {
+            (Some(Ok(path)), _) => Ok(path),
+            (_, Some(template)) => template
+                .path(pod)
+                .map_err(|error| NoPlace::Never(error.to_string().into())),
+            (Some(Err(reason)), None) => Err(NoPlace::NotYet(reason)),
+            (None, None) => Err(NoPlace::NotYet("nobody says where its network namespace is".into())),
+        }
+    }
+}
+
+impl Runtime {
+    fn of(&self, pod: &PodUid) -> Result<PathBuf, Arc<str>> {
+        let name = || self.health.borrow().name().to_owned();
+        match self.placed.get(pod) {
+            Some(place) => place.clone(),
+            None if self.synced => Err(format!("no sandbox for it in {} yet", name()).into()),
+            None => Err(format!("{} has not listed its sandboxes yet", name()).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::mpsc::channel;
+
+    use super::*;
+    use crate::testing::pod;
+
+    struct Fake {
+        places: Places,
+        pokes: Arc<AtomicU32>,
+    }
+
+    fn fake(fallback: bool) -> Fake {
+        let mut health = Health::new(None);
+        health.runtime = Some("containerd 1.6.20".into());
+        let pokes = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&pokes);
+        let sandboxes = Sandboxes {
+            changes: channel(1).1,
+            poke: Arc::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+            health: watch::channel(health).1,
+            fallback,
+        };
+        let (places, _) = Places::new(NetnsTemplate::default(), Some(sandboxes));
+        Fake { places, pokes }
+    }
+
+    fn found(pod: &Pod, path: &str) -> Change {
+        Change::Found {
+            pod: pod.uid.clone(),
+            path: path.into(),
+            sandbox: "s".into(),
+        }
+    }
+
+    #[track_caller]
+    fn check(places: &Places, pod: &Pod, expected: Result<&str, &str>) {
+        let found = places.of(pod).map_err(NoPlace::into_reason);
+        assert_eq!(found, expected.map(PathBuf::from).map_err(Arc::from));
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_sandbox_and_loses_its_place_with_it() {
+        let Fake { mut places, pokes } = fake(false);
+        let web = pod("shop", "web");
+        check(&places, &web, Err("containerd has not listed its sandboxes yet"));
+        assert!(!places.complete());
+        assert_eq!(places.take(Change::Synced), None);
+        assert!(places.complete());
+        check(&places, &web, Err("no sandbox for it in containerd yet"));
+        places.look_for(&web.uid);
+        assert_eq!(pokes.load(Ordering::Relaxed), 1);
+        assert_eq!(places.take(found(&web, "/run/netns/cni-1")), Some(web.uid.clone()));
+        check(&places, &web, Ok("/run/netns/cni-1"));
+        places.look_for(&web.uid);
+        assert_eq!(pokes.load(Ordering::Relaxed), 1, "it is known");
+        let unusable = Change::Unusable {
+            pod: web.uid.clone(),
+            sandbox: "s".into(),
+            reason: "it has no details".into(),
+        };
+        places.take(unusable);
+        check(&places, &web, Err("it has no details"));
+        places.look_for(&web.uid);
+        assert_eq!(pokes.load(Ordering::Relaxed), 2);
+        places.take(Change::Gone { pod: web.uid.clone() });
+        check(&places, &web, Err("no sandbox for it in containerd yet"));
+    }
+
+    #[test]
+    fn the_template_counts_where_there_is_no_sandbox() {
+        let Fake { mut places, .. } = fake(true);
+        let web = pod("shop", "web");
+        check(&places, &web, Ok("/run/netns/shop.web"));
+        places.take(found(&web, "/run/netns/cni-1"));
+        check(&places, &web, Ok("/run/netns/cni-1"));
+        places.take(Change::Gone { pod: web.uid.clone() });
+        check(&places, &web, Ok("/run/netns/shop.web"));
+        let odd = pod("shop", "a/b");
+        assert!(matches!(places.of(&odd), Err(NoPlace::Never(_))));
+
+        let (places, changes) = Places::new(NetnsTemplate::default(), None);
+        assert!(changes.is_none() && places.complete() && places.health().is_none());
+        check(&places, &web, Ok("/run/netns/shop.web"));
+    }
+}
