@@ -77,8 +77,8 @@ impl Api {
 
     /// Merges into an object's status, and into its annotations, as kubelet and Multus do.
     pub fn merge_status(&self, object: &Value, patch: &Value) -> Result<Value> {
-        let path = format!("{}/status", path_of(object)?);
-        self.request(&Method::PATCH, &path, Some(patch), "application/merge-patch+json")
+        let url = format!("{}/status", path_of(object)?);
+        self.request(&Method::PATCH, &url, Some(patch), "application/merge-patch+json")
     }
 
     /// Deletes an object at once; fails where there is none.

@@ -68,7 +68,7 @@ pub struct World {
     /// The cluster.
     pub lane: Lane,
     kubeconfig: Option<tempfile::NamedTempFile>,
-    _turn: Option<MutexGuard<'static, ()>>,
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl World {
@@ -102,7 +102,7 @@ impl World {
             name,
             lane,
             kubeconfig: None,
-            _turn: turn,
+            turn,
         };
         world.namespace(&world.name, &[]);
         Ok(world)
@@ -416,7 +416,7 @@ impl Drop for World {
     fn drop(&mut self) {
         self.agent = None;
         // A cluster of the test's own goes as a whole.
-        if self._turn.is_some()
+        if self.turn.is_some()
             && let Err(error) = self.clear()
         {
             eprintln!("e2e: {}: {error:#}", self.name);

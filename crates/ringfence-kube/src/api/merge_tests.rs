@@ -19,7 +19,7 @@ fn shown(merge: &mut Merge) -> Vec<String> {
             Update::Apply(decoded) => format!("+{}", decoded.source),
             Update::Gone { source, .. } => format!("-{source}"),
             Update::Report { source, diagnostics } => format!("!{source}: {}", diagnostics.len()),
-            Update::Synced => "synced".to_owned(),
+            Update::Synced { .. } | Update::Unread(_) => unreachable!("the merger knows nothing of it"),
         })
         .collect()
 }

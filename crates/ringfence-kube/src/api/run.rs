@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
 use kube::core::PartialObjectMeta;
+use ringfence_model::Source;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -48,6 +49,8 @@ pub(super) struct Runner {
     selects_host_network: bool,
     full_until: Option<Instant>,
     synced: bool,
+    /// The unread kinds that the agent has been told of.
+    told: Vec<Source>,
 }
 
 impl Runner {
@@ -80,6 +83,7 @@ impl Runner {
             selects_host_network: true,
             full_until: None,
             synced: false,
+            told: Vec::new(),
         }
     }
 
@@ -101,9 +105,16 @@ impl Runner {
             }
             self.choose_detail(&out);
             let mut updates = self.merge.updates();
-            if !self.synced && self.health.values().all(settled) {
+            let unread = self.unread();
+            if self.synced {
+                if unread != self.told {
+                    updates.push(Update::Unread(unread.clone()));
+                    self.told = unread;
+                }
+            } else if self.health.values().all(settled) {
                 self.synced = true;
-                updates.push(Update::Synced);
+                updates.push(Update::Synced { unread: unread.clone() });
+                self.told = unread;
             }
             // The agent is gone, or going.
             if !updates.is_empty() && self.batches.send(updates).await.is_err() {
@@ -281,6 +292,20 @@ impl Runner {
         self.start(Stream::RemotePods, out);
     }
 
+    /// Kinds of policies that have never been read because RBAC hides them.
+    fn unread(&self) -> Vec<Source> {
+        let is_policy = |stream| matches!(stream, Stream::NetworkPolicies | Stream::MultiNetworkPolicies);
+        self.health
+            .values()
+            .filter(|health| is_policy(health.stream) && !health.synced)
+            .filter(|health| matches!(health.state, State::Troubled(Trouble::Forbidden(_))))
+            .map(|health| Source {
+                kind: "Resource".into(),
+                name: health.stream.resource().into(),
+            })
+            .collect()
+    }
+
     fn publish(&mut self) {
         for (stream, health) in &mut self.health {
             health.objects = self.merge.count(*stream);
@@ -298,16 +323,19 @@ impl Runner {
 
 /// Whether enforcement may begin as far as this watch is concerned.
 ///
-/// A kind that is not installed has no objects. One that RBAC hides may have some: policies that this agent cannot see
-/// have never been enforced by it, so the others may go ahead; but without pods or namespaces every peer would be
-/// unknown, and rules that an earlier run left would be narrowed for no reason.
+/// A kind that is not installed has no objects. Policies that RBAC hides are named as unread, so that rules of an earlier
+/// run which may follow from them stay (statement 139), and the others go ahead. But without pods or namespaces every peer
+/// would be unknown, and allowed connections would be cut for no reason: these are waited for.
 fn settled(health: &Health) -> bool {
-    let hidden = match &health.state {
+    let excused = match &health.state {
         State::Troubled(Trouble::NotInstalled) => true,
-        State::Troubled(Trouble::Forbidden(_)) => health.stream == Stream::NetworkAttachmentDefinitions,
+        State::Troubled(Trouble::Forbidden(_)) => !matches!(
+            health.stream,
+            Stream::Namespaces | Stream::LocalPods | Stream::RemotePods
+        ),
         _ => false,
     };
-    health.synced || hidden
+    health.synced || excused
 }
 
 fn kind_of(stream: Stream) -> Kind {

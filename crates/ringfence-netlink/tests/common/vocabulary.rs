@@ -107,7 +107,6 @@ pub fn conditions() -> Vec<Vec<Match>> {
         first,
         last,
     };
-    let known = |key, kind| Match::InSet(key, set_name(kind));
     let mut all = vec![
         vec![],
         vec![Match::ArrivesOn(interface("net1"))],
@@ -188,25 +187,42 @@ pub fn conditions() -> Vec<Vec<Match>> {
             Match::Ports(source, tcp(1024, 65535)),
         ],
     ];
-    for family in Family::BOTH {
-        for side in [source, destination] {
-            for port in [source, destination] {
-                all.push(vec![known(Key::Service(family, side, port), SetKind::Services(family))]);
-            }
-            all.push(vec![known(Key::Address(family, side), SetKind::Addresses(family))]);
-        }
-        all.push(vec![known(Key::CtOriginalSource(family), SetKind::Addresses(family))]);
-        let networks = |key, length| Match::InNetworks(key, length, set_name(SetKind::Addresses(family)));
-        all.extend([1, 24, 31].map(|length| vec![networks(Key::Address(family, source), length)]));
-        all.push(vec![
-            networks(Key::Address(family, destination), 20),
-            Match::Ports(destination, tcp(1000, 2000)),
-        ]);
-        all.push(vec![networks(Key::CtOriginalSource(family), 16)]);
-        all.push(vec![networks(Key::CtReplySource(family), 9)]);
-        all.push(vec![known(Key::CtReplySource(family), SetKind::Ranges(family))]);
-    }
+    all.extend(Family::BOTH.into_iter().flat_map(lookups));
     all
+}
+
+/// Every key of one family, looked up by itself.
+fn lookups(family: Family) -> Vec<Vec<Match>> {
+    let sides = [Side::Source, Side::Destination];
+    let mut all = Vec::new();
+    for side in sides {
+        for port in sides {
+            all.push(vec![known(Key::Service(family, side, port), SetKind::Services(family))]);
+        }
+        all.push(vec![known(Key::Address(family, side), SetKind::Addresses(family))]);
+    }
+    all.push(vec![known(Key::CtOriginalSource(family), SetKind::Addresses(family))]);
+    let networks = |key, length| Match::InNetworks(key, length, set_name(SetKind::Addresses(family)));
+    all.extend([1, 24, 31].map(|length| vec![networks(Key::Address(family, Side::Source), length)]));
+    all.push(vec![
+        networks(Key::Address(family, Side::Destination), 20),
+        Match::Ports(
+            Side::Destination,
+            PortRange {
+                protocol: Protocol::Tcp,
+                first: 1000,
+                last: 2000,
+            },
+        ),
+    ]);
+    all.push(vec![networks(Key::CtOriginalSource(family), 16)]);
+    all.push(vec![networks(Key::CtReplySource(family), 9)]);
+    all.push(vec![known(Key::CtReplySource(family), SetKind::Ranges(family))]);
+    all
+}
+
+fn known(key: Key, kind: SetKind) -> Match {
+    Match::InSet(key, set_name(kind))
 }
 
 /// Conditions for table netdev.

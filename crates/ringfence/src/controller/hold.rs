@@ -56,8 +56,9 @@ impl Target {
         self.held = Some(
             format!(
                 "its rules stay as they are: {what} would be open otherwise, and nobody can say whether that is meant, \
-                 because {} could not be read since the agent started; mend or delete it",
-                listed(unread)
+                 because {} could not be read since the agent started; {}",
+                listed(unread),
+                remedy(unread)
             )
             .into(),
         );
@@ -112,6 +113,15 @@ pub(super) fn listed(sources: &[Source]) -> String {
         format!(" and {more} more")
     };
     named.join(", ") + &rest
+}
+
+/// What to do about it: files are people's, resources are hidden by RBAC.
+fn remedy(unread: &[Source]) -> &'static str {
+    if unread.iter().any(|source| &*source.kind == "Resource") {
+        "allow the agent to list and watch it"
+    } else {
+        "mend or delete it"
+    }
 }
 
 #[cfg(test)]
