@@ -41,18 +41,22 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        // Before anything else is started: an address in use must not stop an agent in the middle of its work.
+    // Before anything else is started: an address in use must not stop an agent in the middle of its work.
+    let (main, metrics) = runtime.block_on(async {
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
-        let source = Source::open(&settings)?;
-        let mut running = controller::start_with(
-            setup(&settings, features),
-            source.updates,
-            sandboxes(&settings)?,
-            Box::new(|_| {}),
-        )?;
-        running.readers.watches = source.watches;
+        anyhow::Ok((main, metrics))
+    })?;
+    // Outside of this runtime: the sources have runtimes of their own, and none may wait inside another.
+    let source = Source::open(&settings)?;
+    let mut running = controller::start_with(
+        setup(&settings, features),
+        source.updates,
+        sandboxes(&settings)?,
+        Box::new(|_| {}),
+    )?;
+    running.readers.watches = source.watches;
+    runtime.block_on(async {
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
         serve(metrics, http::health_router(readers.clone()), "metrics and health");
@@ -64,9 +68,9 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             version = env!("CARGO_PKG_VERSION"),
             "Agent started"
         );
-        wait(&running).await?;
-        running.join()
+        wait(&running).await
     })?;
+    running.join()?;
     // Requests that are still being answered end with the process.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
