@@ -61,15 +61,20 @@ fn s224_a_crd_without_end_port_is_reported() {
         .policy("guard", &net, "web")
         .ingress(&[pods(&[("app", "client")])], &[ports("TCP", 80, 81)])
         .manifest();
-    world.apply(&guard);
+    // Created as kubectl does; server-side apply refuses a field that the schema has not.
+    world.api.create(&guard.0).expect("created");
     world.start();
     // The API server has dropped the field: what is left is narrower, not wider.
     world.expect(&net, &[(&client, &web, 80, Reached), (&client, &web, 81, Dropped)]);
     world.wait_line(&["multi-networkpolicies.k8s.cni.cncf.io", "endPort"]);
 
-    // The right schema, and the policy written again.
+    // The right schema, and the policy written again. The API server takes a moment to store by the new schema.
     world.install(&definition(MULTI_NETWORK_POLICY));
-    world.apply(&guard);
+    world.wait("the field is stored", || {
+        let stored = world.api.apply(&guard.0).map_err(|error| format!("{error:#}"))?;
+        let field = stored.pointer("/spec/ingress/0/ports/0/endPort").is_some();
+        field.then_some(()).ok_or_else(|| stored.to_string())
+    });
     world.expect(&net, &[(&client, &web, 80, Reached), (&client, &web, 81, Reached)]);
 }
 
