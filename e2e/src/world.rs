@@ -1,5 +1,8 @@
 //! One test: a namespace in the cluster, pods made of network namespaces, and the agent.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +71,7 @@ pub struct World {
     /// The cluster.
     pub lane: Lane,
     kubeconfig: Option<tempfile::NamedTempFile>,
+    namespaces: RefCell<BTreeSet<String>>,
     turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -102,6 +106,7 @@ impl World {
             name,
             lane,
             kubeconfig: None,
+            namespaces: RefCell::default(),
             turn,
         };
         world.namespace(&world.name, &[]);
@@ -110,6 +115,7 @@ impl World {
 
     /// Creates a namespace, or changes its labels to these.
     pub fn namespace(&self, name: &str, labels: &[(&str, &str)]) {
+        self.namespaces.borrow_mut().insert(name.to_owned());
         self.apply(&manifest::namespace(name, labels));
     }
 
@@ -141,6 +147,14 @@ impl World {
             .label("app", name)
             .attach("eth0", PRIMARY)
             .attach("net1", network)
+    }
+
+    /// The same with these addresses on the network, for example those of a pod that has ended.
+    pub fn spec_at(&self, name: &str, network: &str, addresses: &[IpAddr]) -> PodSpec {
+        PodSpec::multus(&format!("{}/{name}", self.name))
+            .label("app", name)
+            .attach("eth0", PRIMARY)
+            .attach_with("net1", network, addresses)
     }
 
     /// Makes a pod's namespace with servers in it, without telling the cluster.
@@ -191,11 +205,13 @@ impl World {
         self.api.merge_status(&object, &patch).expect("status written");
     }
 
-    /// Ends a pod: its object and its namespace go.
-    pub fn end(&mut self, pod: &Pod) {
-        self.api.delete(&object_of(pod)).expect("deleted");
+    /// Ends a pod: its object and its namespace go. Taken by value: whoever holds a pod holds its namespace, and the address
+    /// would still be answered from there.
+    #[expect(clippy::needless_pass_by_value, reason = "the pod's namespace goes with it")]
+    pub fn end(&mut self, pod: Pod) {
+        self.api.delete(&object_of(&pod)).expect("deleted");
         self.servers.retain(|(netns, _)| *netns != pod.netns_name);
-        self.topology.remove(pod).expect("removed");
+        self.topology.remove(&pod).expect("removed");
     }
 
     /// Merges into a pod's object.
@@ -400,13 +416,15 @@ impl World {
     }
 
     fn clear(&self) -> Result<()> {
-        for (version, kind) in [
-            ("v1", "Pod"),
-            ("networking.k8s.io/v1", "NetworkPolicy"),
-            ("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy"),
-        ] {
-            let object = json!({"apiVersion": version, "kind": kind, "metadata": {"namespace": self.name}});
-            self.api.delete_all_like(&object)?;
+        for namespace in self.namespaces.borrow().iter() {
+            for (version, kind) in [
+                ("v1", "Pod"),
+                ("networking.k8s.io/v1", "NetworkPolicy"),
+                ("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy"),
+            ] {
+                let object = json!({"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace}});
+                self.api.delete_all_like(&object)?;
+            }
         }
         Ok(())
     }

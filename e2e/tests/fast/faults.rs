@@ -44,11 +44,10 @@ fn a_restart_of_the_api_server_in_the_middle_of_churn_opens_and_closes_nothing()
         }
         world.lane.kill("apiserver").expect("killed");
         let away = Instant::now();
-        world.wait("the agent has noticed", || {
-            match world.metric("ringfence_watch_up", &[]) {
-                Ok(up) if up < 1.0 => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
+        let watching = || world.metric("ringfence_watches", &["state=\"watching\""]);
+        world.wait("the agent has noticed", || match watching()? {
+            count if count < 1.0 => Ok(()),
+            count => Err(format!("{count} watches work")),
         });
         assert!(admitted.arrived_since(away) > 0, "{:?}", admitted.ended());
         world.lane.start("apiserver").expect("started");
@@ -95,7 +94,8 @@ fn an_agent_that_comes_back_to_a_compacted_history_makes_the_difference() {
     run_program("kill", &["-STOP", &agent], "").expect("stopped");
 
     // What the agent misses: a peer goes, another one comes, the policy admits one more.
-    world.end(&friend);
+    let addresses = friend.on(&net).expect("it is on it").addresses.clone();
+    world.end(friend);
     let late = world.remote_pod(world.spec("late", &net).label("access", "true"));
     let extra = world.remote_pod(world.spec("extra", &net));
     let more = world
@@ -125,8 +125,6 @@ fn an_agent_that_comes_back_to_a_compacted_history_makes_the_difference() {
         }
     });
     // Whoever gets the address of the peer that went has none of its rights.
-    let addresses = friend.on(&net).expect("it is on it").addresses.clone();
-    let heir = world.spec("heir", &net);
-    let heir = world.remote_pod(heir.attach_with("net2", &net, &addresses));
+    let heir = world.remote_pod(world.spec_at("heir", &net, &addresses));
     world.expect(&net, &[(&heir, &web, 80, Dropped)]);
 }

@@ -116,26 +116,18 @@ fn a_pod_recreated_with_its_name_and_address_inherits_no_right() {
 
     // As a peer: the same name and address without the label.
     let addresses = client.on(&net).expect("it is on it").addresses.clone();
-    let primary = client.on("cluster").expect("it is on it").addresses.clone();
-    world.end(&client);
-    let again = |world: &World, name: &str, addresses: &[_], primary: &[_]| {
-        ringfence_testkit::PodSpec::multus(&format!("{}/{name}", world.name))
-            .label("app", name)
-            .attach_with("eth0", "cluster", primary)
-            .attach_with("net1", &net, addresses)
-    };
-    let second = world.remote_pod(again(&world, "client", &addresses, &primary));
-    assert_eq!(second.address(&net, Family::V4).ok(), addresses.first().copied());
-    world.expect(&net, &[(&second, &web, 80, Dropped)]);
-    world.change(&second, &json!({"metadata": {"labels": {"access": "true"}}}));
-    world.expect(&net, &[(&second, &web, 80, Reached)]);
+    world.end(client);
+    let client = world.remote_pod(world.spec_at("client", &net, &addresses));
+    assert_eq!(client.address(&net, Family::V4).ok(), addresses.first().copied());
+    world.expect(&net, &[(&client, &web, 80, Dropped)]);
+    world.change(&client, &json!({"metadata": {"labels": {"access": "true"}}}));
+    world.expect(&net, &[(&client, &web, 80, Reached)]);
 
     // As a target: the new namespace gets the rules too.
     let addresses = web.on(&net).expect("it is on it").addresses.clone();
-    let primary = web.on("cluster").expect("it is on it").addresses.clone();
-    world.end(&web);
+    world.end(web);
     let stranger = world.remote_pod(world.spec("stranger", &net));
-    let web = world.pod(again(&world, "web", &addresses, &primary));
-    world.expect(&net, &[(&second, &web, 80, Reached), (&stranger, &web, 80, Dropped)]);
+    let web = world.pod(world.spec_at("web", &net, &addresses));
+    world.expect(&net, &[(&client, &web, 80, Reached), (&stranger, &web, 80, Dropped)]);
     world.wait_state("web", "enforced");
 }
