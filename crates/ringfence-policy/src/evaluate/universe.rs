@@ -232,7 +232,7 @@ impl Universe {
     }
 
     /// The policies that isolate any attachment of a pod in any direction, sorted by their keys.
-    pub(super) fn isolating_anywhere(&self, pod: &Pod) -> Vec<PolicyKey> {
+    pub(crate) fn isolating_anywhere(&self, pod: &Pod) -> Vec<PolicyKey> {
         let mut out = BTreeSet::new();
         for (index, attachment) in pod.attachments.iter().enumerate() {
             let at = AttachmentRef { pod, index, attachment };

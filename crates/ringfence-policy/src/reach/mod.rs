@@ -292,6 +292,11 @@ impl Table {
                     Access::These(allowed.unwrap_or_else(|| Bits::none(self.slots)))
                 }
             };
+            // 168: one without a name is closed while its pod is isolated anywhere, be it on another network. They are few,
+            // so that looking at every policy for each does no harm.
+            if at.attachment.interface.is_none() && !universe.isolating_anywhere(at.pod).is_empty() {
+                return Access::These(Bits::none(self.slots));
+            }
             if !self.isolated.contains(position) {
                 return Access::All;
             }
