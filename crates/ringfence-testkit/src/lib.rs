@@ -45,6 +45,7 @@ mod sniffer;
 mod socket;
 mod stream;
 mod topology;
+mod wait;
 mod wiring;
 mod yaml;
 
@@ -60,4 +61,5 @@ pub use probe::{Answer, Outcome, Probe, Protocol, TIMEOUT, probe_all};
 pub use sniffer::{RawSender, Sniffer, StackSender};
 pub use stream::Stream;
 pub use topology::{Network, Topology};
+pub use wait::eventually;
 pub use wiring::Wiring;

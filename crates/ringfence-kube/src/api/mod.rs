@@ -108,8 +108,6 @@ pub struct Source {
     pub updates: mpsc::Receiver<Vec<Update>>,
     /// All watches, in the order of [`Stream::ALL`].
     pub health: watch::Receiver<Arc<[Health]>>,
-    /// A client to the same API, for Events.
-    pub client: Client,
     /// Goes with the source.
     pub alive: Alive,
 }
@@ -136,21 +134,19 @@ pub fn watch(options: Options) -> Result<Source, StartError> {
                 // The caller waits below, so this arrives.
                 Err(error) => return drop(give.send(Err(error))),
             };
-            let runner = run::Runner::new(client.clone(), options, batches, publish);
-            drop(give.send(Ok(client)));
+            let runner = run::Runner::new(client, options, batches, publish);
+            drop(give.send(Ok(())));
             tokio::select! {
                 () = runner.run() => {}
                 _ = stopped => {}
             }
         });
     })?;
-    let client = take
-        .recv()
+    take.recv()
         .map_err(|_| StartError::Config("its thread has ended".to_owned()))??;
     Ok(Source {
         updates,
         health,
-        client,
         alive: Alive { _stop: stop },
     })
 }

@@ -1,5 +1,7 @@
 //! Statement 139 where policies could not be read: rules without them open nothing unless their openings say so.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index as Choice, select};
@@ -28,8 +30,15 @@ fn case() -> impl Strategy<Value = Case> {
         vec(any::<Choice>(), 1..4),
     )
         .prop_map(|(scope, pods, policies, namespaces, chosen)| {
-            let mut known: Vec<Object> = policies.into_iter().map(Object::Policy).collect();
-            known.extend(namespaces.into_iter().map(Object::Namespace));
+            // One object of each name: a second one would replace the first, and be in force instead of missing.
+            let policies = policies.into_iter().map(|it| (it.key.clone(), it));
+            let namespaces = namespaces.into_iter().map(|it| (it.name.clone(), it));
+            let policies = policies.collect::<BTreeMap<_, _>>().into_values().map(Object::Policy);
+            let namespaces = namespaces
+                .collect::<BTreeMap<_, _>>()
+                .into_values()
+                .map(Object::Namespace);
+            let mut known: Vec<Object> = policies.chain(namespaces).collect();
             let mut unread = Vec::new();
             for choice in chosen {
                 if !known.is_empty() {

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_testkit::manifest::{Manifest, Policy, documents};
 use ringfence_testkit::{Agent, ManifestFolder, NamedNetns, free_port, run_program};
@@ -166,18 +166,9 @@ impl World {
 
     /// Waits for something that is to happen, and shows the log where it does not.
     #[track_caller]
-    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match look() {
-                Ok(value) => return value,
-                Err(why) if Instant::now() > deadline => {
-                    let log = self.agent.as_ref().map(Agent::log).unwrap_or_default();
-                    panic!("{what}: not within {PATIENCE:?}: {why}\n{log}");
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+    pub fn eventually<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        let log = || self.agent.as_ref().map(Agent::log).unwrap_or_default();
+        ringfence_testkit::eventually(PATIENCE, what, look, log)
     }
 
     #[track_caller]

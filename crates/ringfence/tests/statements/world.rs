@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_model::Family;
 use ringfence_testkit::manifest::{self, Manifest, Policy};
@@ -271,18 +271,9 @@ impl World {
 
     /// Waits for something that is to happen, and shows the agent's log where it does not.
     #[track_caller]
-    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match look() {
-                Ok(value) => return value,
-                Err(why) if Instant::now() > deadline => {
-                    let log = self.agent.as_ref().map(Agent::log).unwrap_or_default();
-                    panic!("{what}: not within {PATIENCE:?}: {why}\n{log}");
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
+    pub fn eventually<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        let log = || self.agent.as_ref().map(Agent::log).unwrap_or_default();
+        ringfence_testkit::eventually(PATIENCE, what, look, log)
     }
 
     /// A way between two pods on a network.
