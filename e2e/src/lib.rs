@@ -14,12 +14,14 @@
 //! ```
 
 mod api;
+mod helm;
 mod lane;
 mod site;
 mod wait;
 mod world;
 
 pub use api::Api;
+pub use helm::Helm;
 pub use lane::Lane;
 pub use site::{PORT, RealPod, Site};
 pub use wait::{PATIENCE, eventually};

@@ -3,12 +3,12 @@
 //! The agent is there already: `hack/e2e` installs the chart. The test program runs in the network namespace of the control
 //! plane, where the API server and the nodes are reached.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use ringfence_testkit::Outcome;
 use ringfence_testkit::manifest::{self, Manifest};
 use serde_json::{Value, json};
@@ -30,8 +30,9 @@ pub struct Site {
     pub api: Api,
     /// Name of the namespace.
     pub name: String,
-    lane: Lane,
-    networks: Cell<u8>,
+    /// The cluster.
+    pub lane: Lane,
+    networks: AtomicU8,
 }
 
 /// A running pod.
@@ -65,7 +66,7 @@ impl Site {
             api,
             name,
             lane,
-            networks: Cell::new(0),
+            networks: AtomicU8::new(0),
         };
         // Without one pods are refused.
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
@@ -89,7 +90,7 @@ impl Site {
     }
 
     fn network(&self, name: &str, plugin: &Value) -> String {
-        let number = self.networks.replace(self.networks.get() + 1);
+        let number = self.networks.fetch_add(1, Ordering::Relaxed);
         let mut config = plugin.clone();
         config["cniVersion"] = "1.0.0".into();
         config["name"] = name.into();
@@ -135,6 +136,16 @@ impl Site {
         }
     }
 
+    /// Deletes a pod and waits until its name is free.
+    pub fn remove(&self, pod: &RealPod) {
+        let object = self.object_of(pod);
+        self.api.delete(&object).expect("deleted");
+        eventually(&format!("pod {} is gone", pod.name), || match self.api.get(&object) {
+            Ok(found) => Err(found["metadata"].to_string()),
+            Err(_) => Ok(()),
+        });
+    }
+
     /// Creates or changes.
     pub fn apply(&self, manifest: &Manifest) {
         self.api.apply(&manifest.0).expect("applied");
@@ -175,6 +186,21 @@ impl Site {
             "REFUSED" => Ok(Outcome::Refused),
             _ => bail!("{} asks {target}: {text}", from.name),
         }
+    }
+
+    /// What a node's kubelet says of itself and of its probes (`/metrics/probes`), asked over the API server.
+    pub fn kubelet_metrics(&self, node: &str) -> Result<String> {
+        let path = format!("/api/v1/nodes/{node}/proxy/metrics/probes");
+        let output = Command::new(self.lane.folder().join("kubectl"))
+            .args(["get", "--raw", &path])
+            .output()
+            .context("run kubectl")?;
+        ensure!(
+            output.status.success(),
+            "GET {path}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Waits until each of these has its outcome, all in one round.

@@ -2,6 +2,7 @@
 //! `hack/e2e fast` brings one up and runs these.
 
 mod faults;
+mod networks;
 mod order;
 mod policies;
 mod schema;

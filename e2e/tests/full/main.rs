@@ -1,6 +1,8 @@
 //! The agent as the chart installs it, on two nodes with containerd, kubelets and Multus. `hack/e2e full` brings the cluster
 //! up, installs the chart and runs these.
 
+mod runtime;
+
 use ringfence_e2e::{RealPod, Site};
 use ringfence_testkit::Outcome::{Dropped, Reached};
 use ringfence_testkit::manifest::{Policy, pods};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! apt-get install containerd runc
-//! cargo test -p ringfence-cri --features containerd --test containerd
+//! cargo test -p ringfence-cri --test containerd
 //! RINGFENCE_CONTAINERD=/path/to/containerd cargo test …        # another one, with its shim and ctr beside it
 //! ```
 //!
