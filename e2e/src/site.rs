@@ -32,7 +32,6 @@ pub struct Site {
     pub name: String,
     /// The cluster.
     pub lane: Lane,
-    networks: AtomicU8,
 }
 
 /// A running pod.
@@ -62,12 +61,7 @@ impl Site {
         let api = Api::new(&lane.kubeconfig()).expect("its API");
         let name = format!("{name}-{}", std::process::id());
         api.apply(&manifest::namespace(&name, &[]).0).expect("a namespace");
-        let site = Self {
-            api,
-            name,
-            lane,
-            networks: AtomicU8::new(0),
-        };
+        let site = Self { api, name, lane };
         // Without one pods are refused.
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": "default", "namespace": site.name}});
@@ -90,14 +84,16 @@ impl Site {
     }
 
     fn network(&self, name: &str, plugin: &Value) -> String {
-        let number = self.networks.fetch_add(1, Ordering::Relaxed);
+        // Addresses of its own: all tests' networks of the wire are on one wire.
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut config = plugin.clone();
         config["cniVersion"] = "1.0.0".into();
         config["name"] = name.into();
         // One folder for both nodes, so that addresses are the cluster's as with a cluster-wide IPAM.
         let folder = self.lane.folder().join("ipam").join(&self.name).join(name);
         config["ipam"] = json!({"type": "host-local", "dataDir": folder,
-            "ranges": [[{"subnet": format!("10.1{number}.0.0/24")}]]});
+            "ranges": [[{"subnet": format!("10.20.{number}.0/24")}]]});
         let object = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
             "metadata": {"name": name, "namespace": self.name}, "spec": {"config": config.to_string()}});
         self.api.apply(&object).expect("a network");
