@@ -41,22 +41,18 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         .thread_name("http")
         .enable_all()
         .build()?;
-    // Before anything else is started: an address in use must not stop an agent in the middle of its work.
-    let (main, metrics) = runtime.block_on(async {
+    runtime.block_on(async {
+        // Before anything else is started: an address in use must not stop an agent in the middle of its work.
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
-        anyhow::Ok((main, metrics))
-    })?;
-    // Outside of this runtime: the sources have runtimes of their own, and none may wait inside another.
-    let source = Source::open(&settings)?;
-    let mut running = controller::start_with(
-        setup(&settings, features),
-        source.updates,
-        sandboxes(&settings)?,
-        Box::new(|_| {}),
-    )?;
-    running.readers.watches = source.watches;
-    runtime.block_on(async {
+        let source = Source::open(&settings)?;
+        let mut running = controller::start_with(
+            setup(&settings, features),
+            source.updates,
+            sandboxes(&settings)?,
+            Box::new(|_| {}),
+        )?;
+        running.readers.watches = source.watches;
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
         serve(metrics, http::health_router(readers.clone()), "metrics and health");
@@ -68,9 +64,9 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             version = env!("CARGO_PKG_VERSION"),
             "Agent started"
         );
-        wait(&running).await
+        wait(&running).await?;
+        running.join()
     })?;
-    running.join()?;
     // Requests that are still being answered end with the process.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)

@@ -13,9 +13,11 @@
 //! decoded is reported and skipped alone.
 //!
 //! `raw` is what comes over the wire, `stream` one watch, `merge` the pure part that makes updates of all of them,
-//! `run` what drives them, `schema` the look at the installed CRD (statement 224).
+//! `run` what drives them, `outage` what is said of a server that is away, `schema` the look at the installed CRD
+//! (statement 224).
 
 mod merge;
+mod outage;
 mod raw;
 mod run;
 mod schema;
@@ -23,7 +25,7 @@ mod stream;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kube::{Client, Config};
 use ringfence_model::Scope;
@@ -151,9 +153,13 @@ pub fn watch(options: Options) -> Result<Source, StartError> {
     })
 }
 
+/// A server that drops packets is given up in this time, so that one that is there again is found soon.
+const CONNECT: Duration = Duration::from_secs(5);
+
 async fn connect() -> Result<Client, StartError> {
-    let config = Config::infer()
+    let mut config = Config::infer()
         .await
         .map_err(|error| StartError::Config(error.to_string()))?;
+    config.connect_timeout = Some(CONNECT);
     Client::try_from(config).map_err(|error| StartError::Config(error.to_string()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -14,9 +15,11 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::merge::Merge;
+use super::outage::Outage;
 use super::raw::{MultiNetworkPolicies, NetworkAttachmentDefinitions, NetworkPolicies, Pods, Raw};
+use super::schema::{self, Hints, Seen};
 use super::stream::{self, Said, Stream, Trouble};
-use super::{Health, Options, State, schema};
+use super::{Health, Options, State};
 use crate::directory::Update;
 use crate::kind::Kind;
 
@@ -44,6 +47,9 @@ pub(super) struct Runner {
     merge: Merge,
     health: BTreeMap<Stream, Health>,
     tasks: BTreeMap<Stream, (u32, JoinHandle<()>)>,
+    outage: Outage,
+    /// For the look at the schema of MultiNetworkPolicy.
+    hints: Arc<Hints>,
     detail: Detail,
     /// The server knows the field selector spec.hostNetwork.
     selects_host_network: bool,
@@ -79,6 +85,8 @@ impl Runner {
             batches,
             publish,
             tasks: BTreeMap::new(),
+            outage: Outage::default(),
+            hints: Arc::default(),
             detail: Detail::Metadata,
             selects_host_network: true,
             full_until: None,
@@ -89,6 +97,8 @@ impl Runner {
 
     pub(super) async fn run(mut self) {
         let (out, mut inbox) = mpsc::channel(BATCH);
+        let (looks, mut seen) = mpsc::channel(1);
+        tokio::spawn(schema::run(self.client.clone(), Arc::clone(&self.hints), looks));
         for stream in Stream::ALL {
             self.start(stream, &out);
         }
@@ -96,7 +106,9 @@ impl Runner {
         loop {
             self.publish();
             let until = self.full_until;
+            let mut report = None;
             tokio::select! {
+                Some(seen) = seen.recv() => report = Some(self.schema_seen(seen, &out)),
                 count = inbox.recv_many(&mut said, BATCH) => if count == 0 { return },
                 () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {}
             }
@@ -105,6 +117,7 @@ impl Runner {
             }
             self.choose_detail(&out);
             let mut updates = self.merge.updates();
+            updates.extend(report);
             let unread = self.unread();
             if self.synced {
                 if unread != self.told {
@@ -162,6 +175,16 @@ impl Runner {
         self.tasks.insert(stream, (generation, task));
     }
 
+    /// By another schema, the same version of an object may hold more: what is known is listed again.
+    fn schema_seen(&mut self, seen: Seen, out: &mpsc::Sender<(Tag, Said)>) -> Update {
+        if seen.list_again {
+            debug!("The schema of MultiNetworkPolicy is another one: the policies are listed again");
+            self.merge.forget_versions(Stream::MultiNetworkPolicies);
+            self.start(Stream::MultiNetworkPolicies, out);
+        }
+        seen.report
+    }
+
     fn take(&mut self, (stream, generation): Tag, said: Said, out: &mpsc::Sender<(Tag, Said)>) {
         // Of a watch that has been replaced: it may say the opposite of what is being listed now.
         if self
@@ -196,7 +219,8 @@ impl Runner {
                 }
                 self.set_state(stream, State::Watching);
                 if stream == Stream::MultiNetworkPolicies {
-                    tokio::spawn(schema::look(self.client.clone(), self.batches.clone()));
+                    self.hints.listed.store(true, Ordering::Relaxed);
+                    self.hints.look.notify_one();
                 }
             }
             Said::Trouble(trouble) => self.trouble(stream, trouble, out),
@@ -215,9 +239,9 @@ impl Runner {
                 debug!(watch = %stream, "The API server has forgotten this watch: listing again");
                 return;
             }
-            Trouble::Selector(message) if stream == Stream::RemotePods && self.selects_host_network => {
+            Trouble::Selector(error) if stream == Stream::RemotePods && self.selects_host_network => {
                 info!(
-                    message,
+                    error,
                     "The API server is too old to select pods by spec.hostNetwork: remote pods are watched in full"
                 );
                 self.selects_host_network = false;
@@ -225,45 +249,54 @@ impl Runner {
                 self.start(stream, out);
                 return;
             }
-            _ => {}
-        }
-        if self
-            .health
-            .get(&stream)
-            .is_some_and(|health| health.state == State::Troubled(trouble.clone()))
-        {
-            return;
-        }
-        let resource = stream.resource();
-        match &trouble {
-            Trouble::NotInstalled => {
-                info!(watch = %stream, resource, "Not installed: it is looked for again and again");
-            }
-            Trouble::Forbidden(message) => error!(
-                watch = %stream, resource, message,
-                "RBAC does not allow the agent to list and watch this: what it delivered before stays in force"
-            ),
-            Trouble::Selector(message) | Trouble::Failed(message) => warn!(
-                watch = %stream, resource, message,
-                "The watch does not work: what it delivered stays in force, and it is tried again"
-            ),
-            Trouble::Expired => {}
+            Trouble::Failed(_) => self.outage.down(stream, &trouble, Instant::now().into_std()),
+            Trouble::NotInstalled | Trouble::Forbidden(_) | Trouble::Selector(_) => self.say(stream, &trouble),
         }
         self.set_state(stream, State::Troubled(trouble));
     }
 
+    /// Says what does not pass by itself, where that is news: the same kind of trouble in other words is none.
+    fn say(&self, stream: Stream, trouble: &Trouble) {
+        if self
+            .health
+            .get(&stream)
+            .is_some_and(|health| matches!(&health.state, State::Troubled(before) if before.label() == trouble.label()))
+        {
+            return;
+        }
+        let resource = stream.resource();
+        match trouble {
+            Trouble::NotInstalled => {
+                info!(watch = %stream, resource, "Not installed: it is looked for again and again");
+            }
+            Trouble::Forbidden(error) => error!(
+                watch = %stream, resource, error,
+                "RBAC does not allow the agent to list and watch this: what it delivered before stays in force"
+            ),
+            Trouble::Selector(error) => warn!(
+                watch = %stream, resource, error,
+                "The watch does not work: what it delivered stays in force, and it is tried again"
+            ),
+            Trouble::Failed(_) | Trouble::Expired => {}
+        }
+    }
+
     fn set_state(&mut self, stream: Stream, state: State) {
+        if !matches!(state, State::Troubled(Trouble::Failed(_))) {
+            self.outage.up(stream, Instant::now().into_std());
+        }
         let Some(health) = self.health.get_mut(&stream) else {
             return;
         };
-        if health.state == state {
-            return;
-        }
-        if matches!(health.state, State::Troubled(_)) && state == State::Watching {
+        let passed = matches!(&health.state, State::Troubled(trouble) if !matches!(trouble, Trouble::Failed(_)));
+        if passed && state == State::Watching {
             info!(watch = %stream, "The watch works again");
         }
+        // An outage lasts from its first moment, in whatever words it is told meanwhile.
+        if health.state.label() != state.label() {
+            health.since = SystemTime::now();
+        }
         health.state = state;
-        health.since = SystemTime::now();
     }
 
     /// Asks more of remote pods while a policy needs it, and less again some time after.

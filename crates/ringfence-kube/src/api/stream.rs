@@ -1,13 +1,13 @@
 //! One watch: what it delivers, what can go wrong with it, and how long to wait then.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kube::{Api, Client};
-use kube_runtime::utils::Backoff as _;
-use kube_runtime::watcher::{self, DefaultBackoff, watcher};
+use kube_runtime::watcher::{self, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
@@ -170,8 +170,36 @@ fn in_full(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A CRD that is installed later is noticed within this time.
+/// A CRD that is installed later is noticed within this time, and so is the end of an outage.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Each wait is this long at first, doubles up to half of [`LOOK_AGAIN`], and has up to as much again added by chance: a
+/// server that comes back is not asked by every agent at the same moment, and changes that were made meanwhile arrive soon.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The waits between attempts.
+#[derive(Debug)]
+struct Waits {
+    next: Duration,
+}
+
+impl Waits {
+    fn new() -> Self {
+        Self { next: FIRST_WAIT }
+    }
+
+    /// `chance` is any number up to 1000.
+    fn next(&mut self, chance: u32) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(LOOK_AGAIN / 2);
+        wait + wait * chance / 1000
+    }
+}
+
+/// A number that differs between agents and between attempts: the standard library seeds its hash maps with such ones.
+fn chance() -> u32 {
+    u32::try_from(RandomState::new().build_hasher().finish() % 1001).unwrap_or_default()
+}
 
 /// Runs for ever, or until nobody listens. `tag` goes with everything that is said.
 pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
@@ -180,7 +208,7 @@ pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str
         config = config.fields(fields);
     }
     let mut events = pin!(watcher(Api::<K>::all(client), config));
-    let mut backoff = DefaultBackoff::default();
+    let mut waits = Waits::new();
     let mut in_trouble = false;
     while let Some(event) = events.next().await {
         let (said, wait) = match event {
@@ -188,7 +216,7 @@ pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str
                 // `Init` comes before the first request is answered, so it proves nothing.
                 if in_trouble && !matches!(event, watcher::Event::Init) {
                     in_trouble = false;
-                    backoff.reset();
+                    waits = Waits::new();
                 }
                 let said = match event {
                     watcher::Event::Init => Said::Init,
@@ -202,12 +230,11 @@ pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str
             Err(error) => {
                 let trouble = Trouble::of(&error);
                 in_trouble = true;
-                let wait = backoff.next().unwrap_or(LOOK_AGAIN);
+                let wait = waits.next(chance());
                 let wait = match trouble {
                     // A new list is the answer, and the sooner the better. Twice in a row is a different matter.
                     Trouble::Expired => None,
-                    Trouble::NotInstalled | Trouble::Forbidden(_) => Some(wait.min(LOOK_AGAIN)),
-                    Trouble::Selector(_) | Trouble::Failed(_) => Some(wait),
+                    _ => Some(wait),
                 };
                 (Said::Trouble(trouble), wait)
             }
@@ -223,6 +250,8 @@ pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use kube::core::Status;
 
     use super::*;
@@ -238,6 +267,22 @@ mod tests {
             expected
         );
         assert_eq!(&Trouble::of(&watcher::Error::WatchError(Box::new(status))), expected);
+    }
+
+    #[test]
+    fn waits_grow_to_five_seconds_at_most() {
+        let shown = |chance: u32| {
+            let mut waits = Waits::new();
+            let waits: Vec<u128> = (0..6).map(|_| waits.next(chance).as_millis()).collect();
+            waits
+        };
+        assert_eq!(shown(0), [200, 400, 800, 1600, 2500, 2500]);
+        assert_eq!(shown(1000), [400, 800, 1600, 3200, 5000, 5000]);
+        let chances: BTreeSet<u32> = (0..100).map(|_| chance()).collect();
+        assert!(
+            chances.len() > 1 && chances.iter().all(|chance| *chance <= 1000),
+            "{chances:?}"
+        );
     }
 
     #[test]
