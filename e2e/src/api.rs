@@ -15,9 +15,10 @@ use tokio::runtime::{self, Runtime};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The kinds that tests write: kind, plural, whether they live in namespaces.
-const KINDS: [(&str, &str, bool); 9] = [
+const KINDS: [(&str, &str, bool); 10] = [
     ("Namespace", "namespaces", false),
     ("Pod", "pods", true),
+    ("Event", "events", true),
     ("ServiceAccount", "serviceaccounts", true),
     ("NetworkPolicy", "networkpolicies", true),
     ("MultiNetworkPolicy", "multi-networkpolicies", true),
@@ -96,6 +97,12 @@ impl Api {
     /// An object as it is stored.
     pub fn get(&self, object: &Value) -> Result<Value> {
         self.send(&Method::GET, &path_of(object)?, None)
+    }
+
+    /// Everything of the collection that an object is in.
+    pub fn list_like(&self, object: &Value) -> Result<Vec<Value>> {
+        let list = self.send(&Method::GET, &collection(object)?, None)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
     /// A token of a service account, for an hour.

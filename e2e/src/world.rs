@@ -24,7 +24,7 @@ const PORTS: [u16; 2] = [80, 81];
 /// The cluster network.
 const PRIMARY: &str = "cluster";
 
-/// What the agent may list and watch.
+/// What the agent may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     /// Pods and namespaces.
@@ -35,25 +35,33 @@ pub enum Right {
     MultiNetworkPolicies,
     /// NetworkAttachmentDefinitions.
     Networks,
+    /// Writing Events.
+    Events,
 }
 
 impl Right {
-    /// All that the agent needs to work.
-    pub const ALL: [Self; 4] = [
+    /// All that the chart gives it.
+    pub const ALL: [Self; 5] = [
         Self::Core,
         Self::NetworkPolicies,
         Self::MultiNetworkPolicies,
         Self::Networks,
+        Self::Events,
     ];
 
     fn rule(self) -> Value {
+        let mut verbs = ["list", "watch"];
         let (group, resources): (_, &[&str]) = match self {
             Self::Core => ("", &["pods", "namespaces"]),
             Self::NetworkPolicies => ("networking.k8s.io", &["networkpolicies"]),
             Self::MultiNetworkPolicies => ("k8s.cni.cncf.io", &["multi-networkpolicies"]),
             Self::Networks => ("k8s.cni.cncf.io", &["network-attachment-definitions"]),
+            Self::Events => {
+                verbs = ["create", "patch"];
+                ("events.k8s.io", &["events"])
+            }
         };
-        json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]})
+        json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
     }
 }
 
@@ -71,6 +79,8 @@ pub struct World {
     /// The cluster.
     pub lane: Lane,
     kubeconfig: Option<tempfile::NamedTempFile>,
+    /// Whose it is.
+    account: Option<String>,
     namespaces: RefCell<BTreeSet<String>>,
     turn: Option<MutexGuard<'static, ()>>,
 }
@@ -106,6 +116,7 @@ impl World {
             name,
             lane,
             kubeconfig: None,
+            account: None,
             namespaces: RefCell::default(),
             turn,
         };
@@ -256,27 +267,35 @@ impl World {
 
     /// Gives the agent a service account with these rights.
     pub fn grant(&mut self, rights: &[Right]) {
-        let name = &self.name;
         let rules: Vec<Value> = rights.iter().map(|right| right.rule()).collect();
+        self.grant_rules("ringfence", &rules);
+    }
+
+    /// Gives the agent this service account with these rules of a ClusterRole. Another account than before is one that
+    /// nothing was ever granted to: what is taken from a role may be allowed for a moment longer.
+    pub fn grant_rules(&mut self, account: &str, rules: &[Value]) {
+        let name = &self.name;
+        let role = format!("{name}-{account}");
         let rbac = "rbac.authorization.k8s.io";
         let objects = [
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ringfence", "namespace": name}}),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
-                "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": "ringfence", "namespace": name}]}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}}),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": role}, "rules": rules}),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": role},
+                "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": role},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": name}]}),
         ];
         for object in objects {
             self.api.apply(&object).expect("applied");
         }
-        if self.kubeconfig.is_none() {
-            self.kubeconfig = Some(self.kubeconfig_of_account().expect("a kubeconfig"));
+        if self.account.as_deref() != Some(account) {
+            self.kubeconfig = Some(self.kubeconfig_of(account).expect("a kubeconfig"));
+            self.account = Some(account.to_owned());
         }
     }
 
     /// The administrator's with another token.
-    fn kubeconfig_of_account(&self) -> Result<tempfile::NamedTempFile> {
-        let token = self.api.token(&self.name, "ringfence")?;
+    fn kubeconfig_of(&self, account: &str) -> Result<tempfile::NamedTempFile> {
+        let token = self.api.token(&self.name, account)?;
         let file = self.lane.kubeconfig();
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let (before, rest) = text.split_once("token: \"").context("a kubeconfig without token")?;
@@ -314,6 +333,11 @@ impl World {
         // env ends by becoming the agent, so that signals and the process number are the agent's.
         let agent = Agent::start(FilePath::new("/usr/bin/env"), &arguments, free_port().expect("a port"));
         self.agent = Some(agent.expect("it starts"));
+    }
+
+    /// Ends the agent.
+    pub fn stop(&mut self) {
+        self.agent = None;
     }
 
     /// The running agent.
@@ -373,6 +397,14 @@ impl World {
                 Err(format!("{state}: {reason}"))
             }
         });
+    }
+
+    /// The Events of a reason in the test's namespace.
+    pub fn events(&self, reason: &str) -> Result<Vec<Value>, String> {
+        let like = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": self.name}});
+        let mut events = self.api.list_like(&like).map_err(|error| format!("{error:#}"))?;
+        events.retain(|event| event["reason"] == reason);
+        Ok(events)
     }
 
     /// The sum of the series of a metric whose labels contain all of these texts.

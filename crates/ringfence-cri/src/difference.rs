@@ -65,6 +65,11 @@ impl Told {
         self.pods.values().filter(|(_, place)| place.is_ok()).count()
     }
 
+    /// Whether anything was told of a pod, and not taken back.
+    pub(crate) fn knows(&self, pod: &PodUid) -> bool {
+        self.pods.contains_key(pod)
+    }
+
     /// Takes in a complete list and gives what is news.
     pub(crate) fn update(&mut self, now: BTreeMap<PodUid, (String, Known)>) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -9,13 +9,14 @@
 //! is away, restarts or answers with errors changes nothing; [`Handle::health`] tells.
 //!
 //! Reading order: [`watch`], `difference` (which sandbox counts, what is news), `place` (where its namespace is), then
-//! `client` and `messages`. Nothing here enters a namespace or opens one.
+//! `client` and `messages`; `proc` is the fallback without a runtime, [`scan`]. Nothing here enters a namespace.
 
 mod client;
 mod difference;
 mod health;
 mod messages;
 mod place;
+mod proc;
 mod session;
 
 use std::io;
@@ -29,6 +30,7 @@ use tokio::runtime;
 use tokio::sync::{Notify, mpsc, watch as channel};
 
 pub use health::{Health, State};
+pub use proc::scan;
 
 /// Where runtimes have their sockets: containerd, CRI-O (also under the older name of the folder), k3s.
 pub const SOCKETS: [&str; 4] = [
@@ -122,6 +124,17 @@ pub enum Error {
         /// How long it was waited for.
         after: Duration,
     },
+    /// /proc does not show the node's processes.
+    #[error(
+        "{} cannot be looked at: {reason}; looking for the pods' processes needs hostPID and CAP_SYS_PTRACE",
+        path.display()
+    )]
+    Processes {
+        /// Where.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: String,
+    },
     /// The operating system has no thread or no descriptors left.
     #[error("the container runtime cannot be watched: {0}")]
     System(#[from] io::Error),
@@ -135,6 +148,10 @@ pub struct Handle {
 }
 
 impl Handle {
+    fn new(poke: Arc<Notify>, health: channel::Receiver<Health>) -> Self {
+        Self { poke, health }
+    }
+
     /// Something has happened that may mean a new sandbox: the runtime is asked at once, and several times in the
     /// second after it, because a namespace is mounted and a pod is assigned some time before its sandbox is ready.
     /// Costs nothing to call often.
@@ -167,5 +184,5 @@ pub fn watch(options: Options) -> Result<(mpsc::Receiver<Vec<Change>>, Handle), 
     thread::Builder::new()
         .name("watch-cri".into())
         .spawn(move || runtime.block_on(watcher.run()))?;
-    Ok((receiver, Handle { poke, health }))
+    Ok((receiver, Handle::new(poke, health)))
 }

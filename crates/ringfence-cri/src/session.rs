@@ -252,14 +252,14 @@ impl Watcher {
 
 /// When to look next.
 #[derive(Debug, PartialEq, Eq)]
-struct Pace {
+pub(crate) struct Pace {
     wait: Duration,
     slowest: Duration,
     eager_until: Option<Instant>,
 }
 
 impl Pace {
-    fn new(slowest: Duration) -> Self {
+    pub(crate) fn new(slowest: Duration) -> Self {
         Self {
             wait: slowest,
             slowest,
@@ -267,14 +267,19 @@ impl Pace {
         }
     }
 
+    /// Time until the next look, if nothing happens.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+
     /// There is a reason: now, and soon again.
-    fn hurry(&mut self, now: Instant) {
+    pub(crate) fn hurry(&mut self, now: Instant) {
         self.wait = FIRST_LOOK.min(self.slowest);
         self.eager_until = Some(now + EAGER);
     }
 
     /// Another look has been taken without a reason.
-    fn slow_down(&mut self, now: Instant, silent: bool) {
+    pub(crate) fn slow_down(&mut self, now: Instant, silent: bool) {
         let eager = silent && self.eager_until.is_some_and(|until| now < until);
         let limit = if eager { EAGER_LOOK } else { self.slowest };
         self.wait = (self.wait * 2).min(limit).min(self.slowest);

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`decode()`] (text to objects), the object kinds (`policy`, `pod`, `namespace`, `network`), the two
 //! annotation dialects under `attachments`, then the sources: [`load()`] for the command line and [`directory`] for
-//! the agent. The API source uses [`decode_value`] and [`decode_kind`], so that there is one decoder for all.
+//! the agent. The API source uses [`decode_value`] and [`decode_kind`], so that there is one decoder for all. [`announce`]
+//! goes the other way.
 //!
 //! Decoding never fails as a whole and never panics. It looks at every field by itself: what is wrong spoils the
 //! smallest clause that holds it, stays in its place as "matches nothing", and becomes a
@@ -18,6 +19,7 @@
 )]
 
 mod address;
+pub mod announce;
 pub mod api;
 mod attachments;
 mod clause;

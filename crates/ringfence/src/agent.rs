@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
+use ringfence_kube::announce::Announcer;
 use ringfence_kube::api;
 use ringfence_kube::directory::{self, Update};
 use ringfence_ruleset::KernelFeatures;
@@ -46,10 +47,11 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
         let source = Source::open(&settings)?;
-        let mut running = controller::start_with(
+        let mut running = controller::start_announced(
             setup(&settings, features),
             source.updates,
             sandboxes(&settings)?,
+            source.announcer,
             Box::new(|_| {}),
         )?;
         running.readers.watches = source.watches;
@@ -76,6 +78,7 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
 struct Source {
     updates: Receiver<Vec<Update>>,
     watches: Watches,
+    announcer: Announcer,
     /// Goes with the agent: the source ends when it is dropped.
     _alive: Alive,
 }
@@ -93,6 +96,7 @@ impl Source {
                 Self {
                     updates,
                     watches: Watches::default(),
+                    announcer: Announcer::default(),
                     _alive: Alive::Directory { _watch: watch },
                 }
             }
@@ -100,10 +104,12 @@ impl Source {
                 let source = api::watch(api::Options {
                     node: settings.node.clone(),
                     scope: settings.scope,
+                    events: settings.events,
                 })?;
                 Self {
                     updates: source.updates,
                     watches: Watches::new(source.health),
+                    announcer: source.announcer,
                     _alive: Alive::Kube { _alive: source.alive },
                 }
             }
@@ -113,7 +119,13 @@ impl Source {
 
 /// Where the pods' network namespaces are, where the container runtime is to say it.
 fn sandboxes(settings: &Settings) -> anyhow::Result<Option<Sandboxes>> {
-    let start = |cri: &Cri| Sandboxes::watch(cri.socket.clone(), cri.fallback);
+    let start = |cri: &Cri| {
+        if cri.proc {
+            Sandboxes::scan(cri.fallback)
+        } else {
+            Sandboxes::watch(cri.socket.clone(), cri.fallback)
+        }
+    };
     Ok(settings.cri.as_ref().map(start).transpose()?)
 }
 

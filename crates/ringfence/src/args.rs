@@ -61,10 +61,15 @@ pub struct AgentArgs {
     /// [default: /run/netns/{namespace}.{name}]
     #[arg(long, value_name = "TEMPLATE", env = "RINGFENCE_NETNS_PATH")]
     pub netns_path: Option<NetnsTemplate>,
-    /// Socket of the container runtime, which is asked over the CRI where the pods' network namespaces are, or off
+    /// Socket of the container runtime, which is asked over the CRI where the pods' network namespaces are; proc to look at
+    /// the node's processes instead, where no socket can be used (needs them in /proc, and CAP_SYS_PTRACE); or off
     /// [default with the source kube: the first of containerd's and CRI-O's that exists; with dir: off]
-    #[arg(long, value_name = "PATH|off", env = "RINGFENCE_CRI_SOCKET")]
+    #[arg(long, value_name = "PATH|proc|off", env = "RINGFENCE_CRI_SOCKET")]
     pub cri_socket: Option<CriSpec>,
+    /// Whether the cluster is told by Events about rejected policies and pods whose rules are not in force
+    /// [default with the source kube: on; with dir: off]
+    #[arg(long, value_name = "on|off", env = "RINGFENCE_EVENTS")]
+    pub events: Option<Switch>,
     /// Interfaces that a NetworkPolicy without the annotation policy-for acts on [default: secondary]
     #[arg(long, value_name = "SCOPE", env = "RINGFENCE_NETWORK_POLICY_SCOPE")]
     pub network_policy_scope: Option<ScopeArg>,
@@ -266,6 +271,8 @@ impl fmt::Display for SourceSpec {
 pub enum CriSpec {
     /// It is not asked.
     Off,
+    /// It is not asked; the node's processes are looked at.
+    Proc,
     /// At this socket.
     At(PathBuf),
 }
@@ -274,15 +281,20 @@ impl FromStr for CriSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "off" {
-            return Ok(Self::Off);
+        match text {
+            "off" => return Ok(Self::Off),
+            "proc" => return Ok(Self::Proc),
+            _ => {}
         }
         // Other tools write sockets as addresses.
         let path = text.strip_prefix("unix://").unwrap_or(text);
         if path.starts_with('/') && path.len() > 1 {
             Ok(Self::At(path.into()))
         } else {
-            Err("expected off, or the absolute path of a socket such as /run/containerd/containerd.sock".to_owned())
+            Err(
+                "expected off, proc, or the absolute path of a socket such as /run/containerd/containerd.sock"
+                    .to_owned(),
+            )
         }
     }
 }
@@ -347,6 +359,16 @@ impl From<ScopeArg> for Scope {
             ScopeArg::None => Self::None,
         }
     }
+}
+
+/// `--events`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// `--ip-family`.

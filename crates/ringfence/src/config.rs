@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use ringfence_model::Scope;
 use serde::Deserialize;
 
-use crate::args::{AgentArgs, CriSpec, ListenSpec, LogFormat, LogLevel, ScopeArg, SourceSpec};
+use crate::args::{AgentArgs, CriSpec, ListenSpec, LogFormat, LogLevel, ScopeArg, SourceSpec, Switch};
 use crate::template::NetnsTemplate;
 
 /// Everything that `ringfence agent` can be told.
@@ -25,6 +25,8 @@ pub struct Settings {
     pub netns_path: NetnsTemplate,
     /// Whether the container runtime is asked for them, and how.
     pub cri: Option<Cri>,
+    /// Whether Events are written.
+    pub events: bool,
     /// What NetworkPolicies without `policy-for` act on.
     pub scope: Scope,
     /// Addresses of this node.
@@ -46,6 +48,8 @@ pub struct Settings {
 pub struct Cri {
     /// Its socket; `None` for the first of the usual ones that exists.
     pub socket: Option<PathBuf>,
+    /// It is not asked; the node's processes are looked at instead.
+    pub proc: bool,
     /// Whether the path of the template counts for pods that it has no sandbox of.
     pub fallback: bool,
 }
@@ -53,6 +57,9 @@ pub struct Cri {
 impl Cri {
     /// For people: the socket, or that it is looked for.
     pub fn describe(&self) -> String {
+        if self.proc {
+            return "proc".to_owned();
+        }
         self.socket
             .as_ref()
             .map_or_else(|| "the first that exists".to_owned(), |path| path.display().to_string())
@@ -62,14 +69,16 @@ impl Cri {
     /// is not passed over in silence.
     fn resolve(spec: Option<CriSpec>, source: &SourceSpec, template: bool) -> Option<Self> {
         let folder = matches!(source, SourceSpec::Directory(_));
+        let proc = spec == Some(CriSpec::Proc);
         let socket = match spec {
             Some(CriSpec::Off) => return None,
             Some(CriSpec::At(path)) => Some(path),
             None if folder => return None,
-            None => None,
+            Some(CriSpec::Proc) | None => None,
         };
         Some(Self {
             socket,
+            proc,
             fallback: folder || template,
         })
     }
@@ -83,6 +92,7 @@ struct File {
     source: Option<SourceSpec>,
     netns_path: Option<NetnsTemplate>,
     cri_socket: Option<CriSpec>,
+    events: Option<Switch>,
     network_policy_scope: Option<ScopeArg>,
     node_address: Option<Vec<IpAddr>>,
     listen: Option<ListenSpec>,
@@ -93,11 +103,12 @@ struct File {
 }
 
 /// The keys of [`File`], in the order of the command line.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "node",
     "source",
     "netns-path",
     "cri-socket",
+    "events",
     "network-policy-scope",
     "node-address",
     "listen",
@@ -137,11 +148,19 @@ impl Settings {
             args.node_address
         };
         let source = args.source.or(file.source).unwrap_or(SourceSpec::Kube);
+        let events = match (args.events.or(file.events), &source) {
+            (Some(Switch::On), SourceSpec::Directory(_)) => {
+                bail!("--events on needs --source kube: a folder of manifests has nobody to be told")
+            }
+            (events, SourceSpec::Kube) => events != Some(Switch::Off),
+            (_, SourceSpec::Directory(_)) => false,
+        };
         let netns_path = args.netns_path.or(file.netns_path);
         Ok(Self {
             node: node.into(),
             cri: Cri::resolve(args.cri_socket.or(file.cri_socket), &source, netns_path.is_some()),
             source,
+            events,
             netns_path: netns_path.unwrap_or_default(),
             scope: args
                 .network_policy_scope
@@ -212,6 +231,7 @@ node: worker-1
 source: dir:/etc/manifests
 netns-path: /run/netns/{uid}
 cri-socket: unix:///run/crio/crio.sock
+events: off
 network-policy-scope: all
 node-address: [10.0.0.1, 'fd00::1']
 listen: off
@@ -227,8 +247,10 @@ resync: 30
             netns_path: "/run/netns/{uid}".parse().expect("valid"),
             cri: Some(Cri {
                 socket: Some("/run/crio/crio.sock".into()),
+                proc: false,
                 fallback: true,
             }),
+            events: false,
             scope: Scope::All,
             node_addresses: ["10.0.0.1", "fd00::1"]
                 .iter()
@@ -264,15 +286,31 @@ resync: 30
         let cri = |socket: Option<&str>, fallback| {
             Some(Cri {
                 socket: socket.map(PathBuf::from),
+                proc: false,
                 fallback,
             })
         };
         assert_eq!(asked(""), cri(None, false));
         assert_eq!(asked("cri-socket: off"), None);
+        let proc = asked("cri-socket: proc").expect("the processes");
+        assert_eq!((proc.proc, proc.socket, proc.fallback), (true, None, false));
         assert_eq!(asked("cri-socket: /x.sock"), cri(Some("/x.sock"), false));
         assert_eq!(asked("netns-path: '/run/{uid}'"), cri(None, true));
         assert_eq!(asked("source: dir:/m"), None);
         assert_eq!(asked("source: dir:/m\ncri-socket: /x.sock"), cri(Some("/x.sock"), true));
+    }
+
+    #[test]
+    fn events_are_for_clusters() {
+        let on = |text: &str| {
+            let file = parse(text).expect("valid");
+            Settings::merge(args(Some("n")), file).expect("complete").events
+        };
+        assert!(on(""));
+        assert!(on("events: on"));
+        assert!(!on("events: off"));
+        assert!(!on("source: dir:/m"));
+        assert!(!on("source: dir:/m\nevents: off"));
     }
 
     #[test]
@@ -287,6 +325,12 @@ resync: 30
         check_error("source: etcd\n", Some("n"), &["dir:PATH"]);
         check_error("netns-path: /run/{name}\n", Some("n"), &["{uid}"]);
         check_error("cri-socket: x.sock\n", Some("n"), &["absolute path of a socket"]);
+        check_error(
+            "source: dir:/m\nevents: on\n",
+            Some("n"),
+            &["--events on", "--source kube"],
+        );
+        check_error("events: sometimes\n", Some("n"), &["sometimes"]);
         check_error("network-policy-scope: some\n", Some("n"), &["some"]);
         check_error("resync: 0\n", Some("n"), &["at least 1 second"]);
         check_error("resync: -1\n", Some("n"), &["resync"]);

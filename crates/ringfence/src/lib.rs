@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
 //! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers
-//! see), [`http`] and [`metrics`]; then the commands that need no agent: [`render`], [`explain`] (which the agent serves
+//! see), [`http`], [`metrics`] and [`announce`] (what the cluster is told); then the commands that need no agent: [`render`], [`explain`] (which the agent serves
 //! too), [`reach`], [`check`], [`cleanup`].
 
 pub mod agent;
+pub mod announce;
 pub mod applier;
 pub mod args;
 pub mod check;

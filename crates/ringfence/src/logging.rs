@@ -37,7 +37,8 @@ fn filter(level: LevelFilter) -> String {
     if level <= LevelFilter::INFO {
         filter += ",kube_runtime=error,kube_client::client=error,kube_client::client::builder=off";
         // Certificates that cannot be read again are said nowhere else.
-        filter += &format!(",kube_client::client::tls={level}");
+        filter += ",kube_client::client::tls=";
+        filter += &level.to_string();
     }
     filter
 }

@@ -57,6 +57,7 @@ pub struct Metrics {
     policies: IntGaugeVec,
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
+    events: IntCounterVec,
     runtime: RuntimeMetrics,
     watches: WatchMetrics,
     /// Dropped packets of the local pods.
@@ -90,11 +91,9 @@ impl Metrics {
             )?,
             transactions: add(
                 &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "ringfence_transactions_total",
-                        "Kernel transactions by result: committed or refused. Where nothing has to be written there is none.",
-                    ),
+                counters(
+                    "ringfence_transactions_total",
+                    "Kernel transactions by result: committed or refused. Where nothing has to be written there is none.",
                     &["result"],
                 )?,
             )?,
@@ -110,21 +109,17 @@ impl Metrics {
             )?,
             drift: add(
                 &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "ringfence_drift_repairs_total",
-                        "Foreign changes of Ringfence's rules that were found and mended, by what had changed.",
-                    ),
+                counters(
+                    "ringfence_drift_repairs_total",
+                    "Foreign changes of Ringfence's rules that were found and mended, by what had changed.",
                     &["reason"],
                 )?,
             )?,
             annotation_errors: add(
                 &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "ringfence_annotation_errors_total",
-                        "Findings in annotations since the start, by annotation and reason.",
-                    ),
+                counters(
+                    "ringfence_annotation_errors_total",
+                    "Findings in annotations since the start, by annotation and reason.",
                     &["source", "reason"],
                 )?,
             )?,
@@ -156,15 +151,21 @@ impl Metrics {
                     &["source"],
                 )?,
             )?,
+            events: add(
+                &registry,
+                counters(
+                    "ringfence_events_total",
+                    "Events for the cluster by result: sent, dropped (too many at once) or failed. Nothing depends on them.",
+                    &["result"],
+                )?,
+            )?,
             runtime: RuntimeMetrics::new(&registry)?,
             watches: WatchMetrics::new(&registry)?,
             dropped: add(
                 &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "ringfence_dropped_packets_total",
-                        "Packets of local pods that policy denied, by network and direction.",
-                    ),
+                counters(
+                    "ringfence_dropped_packets_total",
+                    "Packets of local pods that policy denied, by network and direction.",
                     &["namespace", "pod", "network", "direction"],
                 )?,
             )?,
@@ -272,6 +273,11 @@ impl Metrics {
             }
             counts
         });
+        // Counters have no `set`: what has come since the last scrape is added.
+        for (outcome, total) in snapshot.announcer.counts() {
+            let counter = self.events.with_label_values(&[outcome.label()]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         if let Some(health) = &snapshot.runtime {
             self.runtime.refresh(&health.borrow());
         }
@@ -284,6 +290,10 @@ impl Metrics {
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
     IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {

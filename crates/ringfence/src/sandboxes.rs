@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringfence_cri::{Change, Error, Health, Options};
+use ringfence_cri::{Change, Error, Handle, Health, Options};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -31,12 +31,24 @@ impl Sandboxes {
             ..Options::default()
         };
         let (changes, handle) = ringfence_cri::watch(options)?;
-        Ok(Self {
+        Ok(Self::new(changes, handle, fallback))
+    }
+}
+
+impl Sandboxes {
+    /// Looks for the pods' processes instead.
+    pub fn scan(fallback: bool) -> Result<Self, Error> {
+        let (changes, handle) = ringfence_cri::scan(Options::default().poll)?;
+        Ok(Self::new(changes, handle, fallback))
+    }
+
+    fn new(changes: Receiver<Vec<Change>>, handle: Handle, fallback: bool) -> Self {
+        Self {
             changes,
             health: handle.health(),
             poke: Arc::new(move || handle.poke()),
             fallback,
-        })
+        }
     }
 }
 

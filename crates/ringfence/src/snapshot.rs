@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use imbl::OrdMap;
+use ringfence_kube::announce::Announcer;
 use ringfence_model::{
     Coverage, Diagnostic, Direction, InterfaceName, NamespacedName, NetworkName, Pod, PolicyKey, PolicyKind, Scope,
     Severity, Source,
@@ -32,6 +33,8 @@ pub struct Snapshot {
     /// How the container runtime is that says where the pods' network namespaces are; `None` where none is asked. Not a
     /// part of the picture: it is read when it is asked for.
     pub runtime: Option<watch::Receiver<ringfence_cri::Health>>,
+    /// What has become of Events, read when it is asked for too.
+    pub announcer: Announcer,
     /// Whether the source has delivered everything once. Nothing is written before.
     pub synced: bool,
     /// Whether every local pod has had its first turn: enforced, refused, or found without a network namespace.
@@ -54,6 +57,7 @@ impl Snapshot {
             scope,
             source,
             runtime: None,
+            announcer: Announcer::default(),
             synced: false,
             settled: false,
             pods: OrdMap::new(),

@@ -65,6 +65,18 @@ fn a_restart_of_the_api_server_in_the_middle_of_churn_opens_and_closes_nothing()
             (&stranger, &web, 80, Dropped),
         ],
     );
+    // Every watch has lost its server twice and tried several times; people read of two outages, and in our words.
+    let log = world.agent().log();
+    let said = log.matches("The API server does not answer").count();
+    let errors = world
+        .metric("ringfence_watch_errors_total", &["reason=\"failed\""])
+        .expect("it is counted");
+    assert!(
+        said >= 2 && f64::from(u32::try_from(said).expect("few")) * 3.0 <= errors,
+        "{said} of {errors}\n{log}"
+    );
+    assert!(log.contains("The API server answers again"), "{log}");
+    assert!(!log.contains("failed with error"), "kube's own words:\n{log}");
     let (sent, arrived) = denied.counts();
     assert!(sent > 0);
     assert_eq!(arrived, 0, "of {sent} datagrams");

@@ -12,6 +12,7 @@ use ringfence_model::{
 use serde_json::Value;
 
 use super::stream::Stream;
+use crate::announce::{Identities, Identity};
 use crate::decode::{decode_kind, file_source};
 use crate::directory::Update;
 use crate::kind::Kind;
@@ -46,11 +47,13 @@ pub(super) struct Merge {
     known: BTreeMap<Stream, Known>,
     /// Policies that need more of remote pods than their metadata.
     asking_for_full_pods: HashSet<PolicyKey>,
+    /// Which objects the policies are, for Events about them.
+    identities: Identities,
     updates: Vec<Update>,
 }
 
 impl Merge {
-    pub(super) fn new(scope: Scope) -> Self {
+    pub(super) fn new(scope: Scope, identities: Identities) -> Self {
         Self {
             scope,
             known: Stream::ALL
@@ -58,6 +61,7 @@ impl Merge {
                 .map(|stream| (stream, Known::default()))
                 .collect(),
             asking_for_full_pods: HashSet::new(),
+            identities,
             updates: Vec::new(),
         }
     }
@@ -120,6 +124,10 @@ impl Merge {
             return;
         }
         let old_key = before.and_then(|before| before.key.clone());
+        // Also of one that is rejected as a whole: that is what most needs to be told.
+        if let Some(key) = policy_key(kind, &name) {
+            self.identities.set(key, identity_of(value));
+        }
         let mut decoded = decode_kind(kind, value, ORIGIN);
         if stream == Stream::RemotePods {
             // The agent of the pod's own node says it; a thousand agents that say it too help nobody.
@@ -168,6 +176,9 @@ impl Merge {
         let Some(entry) = self.known_mut(stream).objects.remove(name) else {
             return;
         };
+        if let Some(key) = policy_key(kind, name) {
+            self.identities.remove(&key);
+        }
         match entry.key {
             Some(key) => self.gone(stream, kind, name, key),
             None if entry.reported => self.updates.push(Update::Report {
@@ -227,6 +238,26 @@ impl Merge {
 
     fn known_mut(&mut self, stream: Stream) -> &mut Known {
         self.known.entry(stream).or_default()
+    }
+}
+
+fn policy_key(kind: Kind, name: &NamespacedName) -> Option<PolicyKey> {
+    let kind = match kind {
+        Kind::NetworkPolicy => PolicyKind::NetworkPolicy,
+        Kind::MultiNetworkPolicy => PolicyKind::MultiNetworkPolicy,
+        Kind::Namespace | Kind::Pod | Kind::NetworkAttachmentDefinition => return None,
+    };
+    let name = name.clone();
+    Some(PolicyKey { kind, name })
+}
+
+fn identity_of(value: &Value) -> Identity {
+    Identity {
+        uid: text(value, "uid").unwrap_or_default().into(),
+        generation: value
+            .pointer("/metadata/generation")
+            .and_then(Value::as_i64)
+            .unwrap_or_default(),
     }
 }
 

@@ -39,7 +39,7 @@ fn list(merge: &mut Merge, stream: Stream, kind: Kind, objects: &[Value]) {
 
 #[test]
 fn a_new_list_is_the_difference_to_what_was_known() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     let remote = |merge: &mut Merge, objects: &[Value]| list(merge, Stream::RemotePods, Kind::Pod, objects);
     remote(&mut merge, &[pod("a", "1", "1"), pod("b", "2", "1")]);
     check(&mut merge, &["+Pod x/a", "+Pod x/b"]);
@@ -52,7 +52,7 @@ fn a_new_list_is_the_difference_to_what_was_known() {
 
 #[test]
 fn a_list_that_breaks_off_removes_nothing() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     list(
         &mut merge,
         Stream::LocalPods,
@@ -74,7 +74,7 @@ fn a_list_that_breaks_off_removes_nothing() {
 
 #[test]
 fn s135_a_pod_that_was_replaced_while_nobody_looked_is_another_pod() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     list(&mut merge, Stream::RemotePods, Kind::Pod, &[pod("a", "1", "1")]);
     merge.updates();
     list(&mut merge, Stream::RemotePods, Kind::Pod, &[pod("a", "2", "5")]);
@@ -86,7 +86,7 @@ fn s135_a_pod_that_was_replaced_while_nobody_looked_is_another_pod() {
 #[test]
 fn s143_a_pod_that_is_bound_to_this_node_is_never_gone_in_between() {
     for local_first in [true, false] {
-        let mut merge = Merge::new(Scope::Secondary);
+        let mut merge = Merge::new(Scope::Secondary, Identities::default());
         merge.apply(Stream::RemotePods, Kind::Pod, &pod("a", "1", "1"));
         merge.updates();
         let expected: &[&str] = if local_first {
@@ -112,7 +112,7 @@ fn s143_a_pod_that_is_bound_to_this_node_is_never_gone_in_between() {
 
 #[test]
 fn what_cannot_be_decoded_is_reported_alone() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     let bad = json!({"metadata": {"name": "a b", "namespace": "x"}});
     list(
         &mut merge,
@@ -125,7 +125,7 @@ fn what_cannot_be_decoded_is_reported_alone() {
 
 #[test]
 fn remote_pods_bring_no_diagnostics() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     let mut mangled = pod("a", "1", "1");
     mangled["metadata"]["annotations"] = json!({"k8s.v1.cni.cncf.io/network-status": "{"});
     let found = |merge: &mut Merge| match &merge.updates()[..] {
@@ -145,7 +145,7 @@ fn s090_full_pods_are_asked_for_while_a_policy_needs_them() {
     let plain = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 80}]}]});
     let named = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": "web"}]}]});
     let check = |scope: Scope, spec: &Value, annotations: &Value, expected: bool| {
-        let mut merge = Merge::new(scope);
+        let mut merge = Merge::new(scope, Identities::default());
         let mut object = policy("p", "1", spec);
         object["metadata"]["annotations"] = annotations.clone();
         merge.apply(Stream::NetworkPolicies, Kind::NetworkPolicy, &object);
@@ -173,10 +173,28 @@ fn s090_full_pods_are_asked_for_while_a_policy_needs_them() {
 
 #[test]
 fn in_another_form_the_same_version_is_read_again() {
-    let mut merge = Merge::new(Scope::Secondary);
+    let mut merge = Merge::new(Scope::Secondary, Identities::default());
     list(&mut merge, Stream::RemotePods, Kind::Pod, &[pod("a", "1", "1")]);
     merge.updates();
     merge.forget_versions(Stream::RemotePods);
     list(&mut merge, Stream::RemotePods, Kind::Pod, &[pod("a", "1", "1")]);
     check(&mut merge, &["+Pod x/a"]);
+}
+
+#[test]
+fn who_a_policy_is_is_known_while_it_is_there_also_where_it_is_rejected() {
+    let identities = Identities::default();
+    let mut merge = Merge::new(Scope::Secondary, identities.clone());
+    let mut object = policy("guard", "1", &json!("nonsense"));
+    object["metadata"]["uid"] = json!("u1");
+    object["metadata"]["generation"] = json!(7);
+    let key = policy_key(Kind::NetworkPolicy, &NamespacedName::new("x", "guard")).expect("a policy");
+    merge.apply(Stream::NetworkPolicies, Kind::NetworkPolicy, &object);
+    let expected = Identity {
+        uid: "u1".into(),
+        generation: 7,
+    };
+    assert_eq!(identities.get(&key), Some(expected));
+    merge.delete(Stream::NetworkPolicies, Kind::NetworkPolicy, &object);
+    assert_eq!(identities.get(&key), None);
 }

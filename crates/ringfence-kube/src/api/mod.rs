@@ -33,6 +33,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::stream::{Stream, Trouble};
+use crate::announce::{self, Announcer, Identities};
 use crate::directory::Update;
 
 /// Batches that may wait for a slow reader before the source stops reading watches.
@@ -45,6 +46,8 @@ pub struct Options {
     pub node: Arc<str>,
     /// What NetworkPolicies without `policy-for` act on: with [`Scope::All`] addresses on the cluster network count.
     pub scope: Scope,
+    /// Whether Events are written.
+    pub events: bool,
 }
 
 /// How a watch is.
@@ -110,6 +113,8 @@ pub struct Source {
     pub updates: mpsc::Receiver<Vec<Update>>,
     /// All watches, in the order of [`Stream::ALL`].
     pub health: watch::Receiver<Arc<[Health]>>,
+    /// Tells the cluster what is announced; nobody where Events are off.
+    pub announcer: Announcer,
     /// Goes with the source.
     pub alive: Alive,
 }
@@ -128,6 +133,13 @@ pub fn watch(options: Options) -> Result<Source, StartError> {
     let (publish, health) = watch::channel(Arc::from(Vec::new()));
     let (stop, stopped) = oneshot::channel();
     let (give, take) = std::sync::mpsc::channel();
+    let (announcer, queue) = if options.events {
+        let (announcer, queue) = Announcer::new();
+        (announcer, Some(queue))
+    } else {
+        (Announcer::default(), None)
+    };
+    let counts = announcer.counter();
     // All of it on that thread: the caller's may be driving a runtime of its own, and must not be made to drive this one.
     thread::Builder::new().name("kube-source".into()).spawn(move || {
         runtime.block_on(async {
@@ -136,10 +148,19 @@ pub fn watch(options: Options) -> Result<Source, StartError> {
                 // The caller waits below, so this arrives.
                 Err(error) => return drop(give.send(Err(error))),
             };
-            let runner = run::Runner::new(client, options, batches, publish);
+            let identities = Identities::default();
+            let tell = {
+                let (client, node, identities) = (client.clone(), Arc::clone(&options.node), identities.clone());
+                async move {
+                    if let Some(queue) = queue {
+                        announce::run(client, node, identities, queue, counts).await;
+                    }
+                }
+            };
+            let runner = run::Runner::new(client, options, batches, publish, identities);
             drop(give.send(Ok(())));
             tokio::select! {
-                () = runner.run() => {}
+                ((), ()) = async { tokio::join!(runner.run(), tell) } => {}
                 _ = stopped => {}
             }
         });
@@ -149,6 +170,7 @@ pub fn watch(options: Options) -> Result<Source, StartError> {
     Ok(Source {
         updates,
         health,
+        announcer,
         alive: Alive { _stop: stop },
     })
 }

@@ -20,6 +20,7 @@ use super::raw::{MultiNetworkPolicies, NetworkAttachmentDefinitions, NetworkPoli
 use super::schema::{self, Hints, Seen};
 use super::stream::{self, Said, Stream, Trouble};
 use super::{Health, Options, State};
+use crate::announce::Identities;
 use crate::directory::Update;
 use crate::kind::Kind;
 
@@ -65,6 +66,7 @@ impl Runner {
         options: Options,
         batches: mpsc::Sender<Vec<Update>>,
         publish: watch::Sender<Arc<[Health]>>,
+        identities: Identities,
     ) -> Self {
         let now = SystemTime::now();
         let health = |stream| Health {
@@ -78,7 +80,7 @@ impl Runner {
             errors: [0; Trouble::LABELS.len()],
         };
         Self {
-            merge: Merge::new(options.scope),
+            merge: Merge::new(options.scope, identities),
             health: Stream::ALL.into_iter().map(|stream| (stream, health(stream))).collect(),
             client,
             options,

@@ -9,6 +9,7 @@
 //! It runs on a thread of its own with a runtime that knows nothing but time: a change passes two threads on its way
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
+mod announce;
 mod hold;
 mod places;
 mod pods;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ringfence_cri::Change;
+use ringfence_kube::announce::Announcer;
 use ringfence_kube::directory::Update;
 use ringfence_model::{NamespacedName, PodUid, Scope, Source};
 use ringfence_policy::{Index, Locality, Options};
@@ -32,6 +34,7 @@ use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tracing::{error, info};
 
+use self::announce::Announcements;
 use self::places::Places;
 use self::roster::Roster;
 use self::target::Target;
@@ -105,12 +108,24 @@ pub fn start_with(
     sandboxes: Option<Sandboxes>,
     observer: Observer,
 ) -> anyhow::Result<Running> {
+    start_announced(setup, source, sandboxes, Announcer::default(), observer)
+}
+
+/// The same where the cluster is told by Events what happens to its pods and policies.
+pub fn start_announced(
+    setup: Setup,
+    source: Receiver<Vec<Update>>,
+    sandboxes: Option<Sandboxes>,
+    announcer: Announcer,
+    observer: Observer,
+) -> anyhow::Result<Running> {
     let (events, queue) = unbounded_channel();
     let (results, done) = unbounded_channel();
     let metrics = Arc::new(Metrics::new()?);
     let (places, changes) = Places::new(setup.netns_path.clone(), sandboxes);
     let mut empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
     empty.runtime = places.health();
+    empty.announcer = announcer.clone();
     let snapshots = Arc::new(ArcSwap::from_pointee(empty.clone()));
     let readers = Readers {
         snapshots: Arc::clone(&snapshots),
@@ -137,6 +152,7 @@ pub fn start_with(
         active: HashMap::new(),
         roster: Roster::default(),
         findings: Findings::default(),
+        announcements: Announcements::new(announcer),
         snapshot: empty,
         snapshots,
         metrics,
@@ -196,6 +212,7 @@ struct Controller {
     active: HashMap<NamespacedName, PodUid>,
     roster: Roster,
     findings: Findings,
+    announcements: Announcements,
     snapshot: Snapshot,
     snapshots: Arc<ArcSwap<Snapshot>>,
     reports: Reports,

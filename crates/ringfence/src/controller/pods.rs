@@ -49,6 +49,7 @@ impl Controller {
         let target = Target::new(Arc::new(pod.clone()), path.map_err(NoPlace::into_reason));
         self.targets.insert(pod.uid.clone(), target);
         self.names.entry(pod.name.clone()).or_default().insert(pod.uid.clone());
+        self.announcements.arrived(&pod.name);
         self.elect(&pod.name, now);
     }
 
@@ -58,6 +59,7 @@ impl Controller {
             return;
         };
         self.watcher.forget(pod);
+        self.announcements.gone(pod);
         self.index.set_facts(pod, None);
         let name = target.pod.name.clone();
         let change = self.findings.replace(Finder::Agent, &pod_source(&name), Vec::new());
@@ -371,6 +373,9 @@ impl Controller {
         let Some(target) = self.targets.get_mut(&applied.pod) else {
             return;
         };
+        if let (Some(drift), Ok(_)) = (&applied.drift, &applied.result) {
+            self.announcements.repaired(&target.pod.name, &applied.pod, drift);
+        }
         match applied.result {
             Ok(_) => {
                 target.failure = None;

@@ -73,6 +73,7 @@ impl Controller {
                 let change = self.findings.replace_all(Finder::Index, conflicts);
                 self.report(&change);
             }
+            self.announce_findings();
         }
         self.publish();
         debug!(duration = ?now.elapsed(), "Turn done");
@@ -127,6 +128,7 @@ impl Controller {
             Object::Network(_) => self.note(Cause::Network, now),
         }
         self.roster.apply(&object, local);
+        self.announce_network(&object);
         self.index.apply(object);
     }
 
@@ -142,6 +144,7 @@ impl Controller {
             ObjectKey::Network(_) => self.note(Cause::Network, now),
         }
         self.roster.remove(key);
+        self.announcements.removed(key);
         self.index.remove(key);
     }
 
@@ -197,6 +200,7 @@ impl Controller {
     pub(super) fn report(&mut self, change: &Change) {
         change.log();
         self.metrics.appeared(&change.appeared);
+        self.announcements.appeared(&change.appeared);
     }
 
     fn conflicts(&self) -> Vec<Diagnostic> {
@@ -294,6 +298,9 @@ impl Controller {
             let name = target.pod.name.clone();
             let transient = !matches!(target.phase, Phase::Absent(_));
             // Before the source has delivered everything, states would be guesses.
+            if self.synced {
+                self.announcements.pod(&pod, &status, news);
+            }
             if news && self.synced {
                 // As strings: see `Change::log`.
                 let (name, uid) = (name.to_string(), pod.as_str());
