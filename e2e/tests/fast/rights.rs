@@ -9,14 +9,14 @@ const CLUSTER_ROLE: &str = include_str!("../../../charts/ringfence/templates/clu
 
 /// One verb of one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Verb {
+struct Right {
     group: String,
     resource: String,
     verb: String,
 }
 
 /// What the chart grants, verb by verb. Its conditions are lines of their own, and all of them are met by default.
-fn granted() -> Vec<Verb> {
+fn granted() -> Vec<Right> {
     let (_, rules) = CLUSTER_ROLE.split_once("\nrules:\n").expect("rules");
     let (rules, _) = rules.split_once("\n---\n").expect("the end of the role");
     let lines: Vec<&str> = rules.lines().filter(|line| !line.contains("{{")).collect();
@@ -32,7 +32,7 @@ fn granted() -> Vec<Verb> {
     for rule in &rules {
         for group in texts(rule, "apiGroups") {
             for resource in texts(rule, "resources") {
-                out.extend(texts(rule, "verbs").into_iter().map(|verb| Verb {
+                out.extend(texts(rule, "verbs").into_iter().map(|verb| Right {
                     group: group.clone(),
                     resource: resource.clone(),
                     verb,
@@ -43,14 +43,14 @@ fn granted() -> Vec<Verb> {
     out
 }
 
-fn rules(verbs: &[Verb]) -> Vec<Value> {
-    let rule = |it: &Verb| json!({"apiGroups": [it.group], "resources": [it.resource], "verbs": [it.verb]});
-    verbs.iter().map(rule).collect()
+fn rules(rights: &[Right]) -> Vec<Value> {
+    let rule = |it: &Right| json!({"apiGroups": [it.group], "resources": [it.resource], "verbs": [it.verb]});
+    rights.iter().map(rule).collect()
 }
 
 /// How many watches need a verb of a resource.
-fn watches(verb: &Verb) -> f64 {
-    match &*verb.resource {
+fn watches(right: &Right) -> f64 {
+    match &*right.resource {
         "events" => 0.0,
         "pods" => 2.0,
         _ => 1.0,
@@ -126,11 +126,11 @@ fn every_verb_of_the_charts_role_is_needed() {
             Err(format!("{found:?}"))
         }
     });
-    assert_eq!(events(&world, "failed") + events(&world, "dropped"), 0.0);
+    assert!(events(&world, "failed") + events(&world, "dropped") < 1.0);
 
     for (number, without) in granted.iter().enumerate() {
         let title = format!("without {} of {}", without.verb, without.resource);
-        let others: Vec<Verb> = granted.iter().filter(|verb| *verb != without).cloned().collect();
+        let others: Vec<Right> = granted.iter().filter(|right| *right != without).cloned().collect();
         world.stop();
         world.grant_rules(&format!("without-{number}"), &rules(&others));
         world.launch();

@@ -340,7 +340,7 @@ mod tests {
             about: pod(&name),
             topic: Topic::PodEnforcementFailed,
             note: "ä".repeat(LONGEST_NOTE),
-            at: UNIX_EPOCH + Duration::from_micros(1_500_000),
+            at: UNIX_EPOCH + Duration::from_millis(1500),
         };
         let note = cut(&announcement.note, LONGEST_NOTE);
         let event = event(&announcement, &subject, note, 255, &"n".repeat(253));
