@@ -200,7 +200,7 @@ fn pods_are_found_by_their_processes_and_followed_from_one_to_the_next() {
     let sandbox = node.process(&web, &first);
     let container = node.process(&web, &first);
     // On the node's network, with a process that has made a namespace of its own.
-    node.process(&host, Path::new("/proc/1/ns/net"));
+    node.process(&host, Path::new("/proc/self/ns/net"));
     node.process(&host, &second);
     node.start();
     let path = node.next_found(&web);

@@ -55,8 +55,17 @@ fn uid_of(text: &str) -> Option<PodUid> {
 /// When a process was started, in ticks since the machine was: field 22 of /proc/<pid>/stat. The name in the second field
 /// may hold anything, brackets and blanks included, so it is counted from its end.
 pub(super) fn started(stat: &str) -> Option<u64> {
+    behind_the_name(stat, 19)
+}
+
+/// Whether it is a thread of the kernel: PF_KTHREAD among the flags (field 9), which no program can give itself.
+pub(super) fn is_of_the_kernel(stat: &str) -> bool {
+    behind_the_name(stat, 6).is_some_and(|flags| flags & 0x0020_0000 != 0)
+}
+
+fn behind_the_name(stat: &str, number: usize) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+    fields.split_ascii_whitespace().nth(number)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -142,6 +151,17 @@ mod tests {
         ] {
             check(lines, None);
         }
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_told_by_their_flags() {
+        assert!(is_of_the_kernel(
+            "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 2"
+        ));
+        assert!(!is_of_the_kernel(
+            "2 (kthreadd) S 0 0 0 0 -1 4194560 0 0 0 0 0 4 0 0 20 0 1 0 2"
+        ));
+        assert!(!is_of_the_kernel(""));
     }
 
     #[test]

@@ -155,9 +155,17 @@ impl Scanner {
     /// The node's own namespace, which no pod's rules may reach.
     fn node(&self) -> Result<Identity, Error> {
         let path = self.root.join("1/ns/net");
-        Identity::at(&path).map_err(|error| Error::Processes {
-            path,
-            reason: error.to_string(),
+        Identity::at(&path).or_else(|error| {
+            // Some systems shield their first process even from CAP_SYS_PTRACE. The kernel's own are on the node's network.
+            let stat = fs::read_to_string(self.root.join("2/stat")).unwrap_or_default();
+            let other = Identity::at(&self.root.join("2/ns/net"));
+            other
+                .ok()
+                .filter(|_| cgroup::is_of_the_kernel(&stat))
+                .ok_or_else(|| Error::Processes {
+                    path,
+                    reason: error.to_string(),
+                })
         })
     }
 
