@@ -55,7 +55,7 @@ impl Cluster {
             .map(|number| format!("{prefix}{NAMESPACE}.{}", local(number)))
             .collect();
         let namespaces = NamedNetns::create(&names)?;
-        let links: &[String] = &["link add net1 type dummy".into(), "link set net1 up".into()];
+        let links: &[String] = &["link add net1 type veth peer name net1-peer".into(), "link set net1 up".into()];
         namespaces.iter().try_for_each(|netns| netns.ip(links))?;
         Ok(Self {
             lane,
