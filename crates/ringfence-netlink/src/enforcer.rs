@@ -3,11 +3,10 @@
 use ringfence_ruleset::{KernelFeatures, Op, Ruleset, TableFamily, replacement, transaction};
 
 use crate::compare::{Drift, DriftReason, difference, settle};
-use crate::encode::{Batch, TABLE, Terms};
+use crate::encode::TABLE;
 use crate::error::{Error, Refusal, describe};
-use crate::link::{Answer, Link};
-use crate::read::{self, Contents, Counters, Head, Reading};
-use crate::uapi::value as v;
+use crate::kernel::{Answer, Contents, Head, Kernel, Netlink, OWNER, PERSIST, Reading};
+use crate::read::Counters;
 
 /// Attempts at one change while others change nftables in the same namespace.
 const ATTEMPTS: usize = 8;
@@ -66,9 +65,8 @@ enum State {
 /// Holds the netlink socket through which all changes go, and which owns the tables where the kernel has owners; it
 /// belongs to the namespace in which it was opened. Dropping it leaves the tables in force.
 #[derive(Debug)]
-pub struct Enforcer {
-    link: Link,
-    batch: Batch,
+pub struct Enforcer<K = Netlink> {
+    kernel: K,
     features: KernelFeatures,
     state: State,
     /// Of the last reading or transaction of ours; `None` where another change may have come in between.
@@ -83,9 +81,15 @@ impl Enforcer {
     ///
     /// Fails with [`Error::Owned`] where that agent still runs.
     pub fn open(features: KernelFeatures) -> Result<Self, Error> {
+        Self::over(Netlink::open()?, features)
+    }
+}
+
+impl<K: Kernel> Enforcer<K> {
+    /// [`Enforcer::open`] by a conversation that has begun.
+    pub fn over(kernel: K, features: KernelFeatures) -> Result<Self, Error> {
         let mut enforcer = Self {
-            link: Link::open()?,
-            batch: Batch::default(),
+            kernel,
             features,
             state: State::Stale,
             generation: None,
@@ -154,7 +158,7 @@ impl Enforcer {
                     }
                 }
                 // Somebody changed nftables, but not tables that we own.
-                Answer::Moved if self.owns_tables() => self.generation = Some(self.link.generation()?),
+                Answer::Moved if self.owns_tables() => self.generation = Some(self.kernel.generation()?),
                 Answer::Moved => match self.reload() {
                     Ok(drift) => repaired = drift.or(repaired),
                     // In the end they are replaced, whatever they have become.
@@ -163,7 +167,7 @@ impl Enforcer {
                 },
                 Answer::Interrupted => {}
                 Answer::Refused {
-                    sequence,
+                    operation,
                     errno,
                     detail,
                 } => {
@@ -177,7 +181,7 @@ impl Enforcer {
                             continue;
                         }
                     }
-                    return Err(self.refusal(&ops, sequence, errno, detail));
+                    return Err(self.refusal(&ops, operation, errno, detail));
                 }
             }
         }
@@ -188,7 +192,7 @@ impl Enforcer {
     /// next [`Self::enforce`] mends it. Where nothing in the namespace has changed this is one question.
     pub fn verify(&mut self) -> Result<Option<Drift>, Error> {
         let known = matches!(self.state, State::Known(_));
-        if known && self.generation == Some(self.link.generation()?) {
+        if known && self.generation == Some(self.kernel.generation()?) {
             return Ok(None);
         }
         self.reload()
@@ -196,7 +200,7 @@ impl Enforcer {
 
     /// The counters of both tables as they are now.
     pub fn counters(&mut self) -> Result<Counters, Error> {
-        read::counters(&mut self.link)
+        self.kernel.counters()
     }
 
     fn before_enforcing(&mut self) -> Result<Option<Drift>, Error> {
@@ -229,14 +233,8 @@ impl Enforcer {
     }
 
     fn send(&mut self, ops: &[Op], generation: Option<u32>) -> Result<Answer, Error> {
-        let terms = Terms {
-            table: TABLE,
-            sequence: self.link.sequence(),
-            generation,
-            flags: self.flags(),
-        };
-        self.batch.encode(ops, &terms)?;
-        let answer = self.link.transact(&self.batch);
+        let flags = self.flags();
+        let answer = self.kernel.transact(ops, generation, flags);
         if matches!(answer, Err(Error::NoAnswer(_) | Error::Malformed(_))) {
             self.state = State::Stale;
             self.generation = None;
@@ -254,7 +252,7 @@ impl Enforcer {
 
     fn flags(&self) -> u32 {
         if self.features.owner_persist {
-            v::TABLE_F_OWNER | v::TABLE_F_PERSIST
+            OWNER | PERSIST
         } else {
             0
         }
@@ -324,7 +322,7 @@ impl Enforcer {
     /// Reads the tables, after taking over those whose owner has gone.
     fn read_owned(&mut self) -> Result<Reading, Error> {
         for _ in 0..ADOPTIONS {
-            let reading = read::read(&mut self.link)?;
+            let reading = self.kernel.read()?;
             if let Some(error) = self.foreign_owner(&reading.heads) {
                 return Err(error);
             }
@@ -332,7 +330,7 @@ impl Enforcer {
                 .heads
                 .iter()
                 .filter(|head| self.features.owner_persist && head.owner.is_none())
-                .filter(|head| head.flags & v::TABLE_F_PERSIST != 0)
+                .filter(|head| head.flags & PERSIST != 0)
                 .map(|head| Op::AddTable {
                     family: head.family,
                     comment: "".into(),
@@ -346,10 +344,10 @@ impl Enforcer {
             match self.send(&orphans, None)? {
                 Answer::Done | Answer::Moved | Answer::Interrupted => {}
                 Answer::Refused {
-                    sequence,
+                    operation,
                     errno,
                     detail,
-                } => return Err(self.refusal(&orphans, sequence, errno, detail)),
+                } => return Err(self.refusal(&orphans, operation, errno, detail)),
             }
         }
         Err(Error::Busy { attempts: ADOPTIONS })
@@ -362,21 +360,21 @@ impl Enforcer {
 
     fn foreign_owner(&self, heads: &[Head]) -> Option<Error> {
         heads.iter().find_map(|head| {
-            let port = head.owner.filter(|port| *port != self.link.port())?;
+            let port = head.owner.filter(|port| *port != self.kernel.port())?;
             let family = head.family;
             Some(Error::Owned { family, port })
         })
     }
 
     /// The error for a refused batch: names the operation, or the owner where that is the reason.
-    fn refusal(&mut self, ops: &[Op], sequence: u32, errno: i32, detail: Option<String>) -> Error {
+    fn refusal(&mut self, ops: &[Op], operation: Option<usize>, errno: i32, detail: Option<String>) -> Error {
         if errno == libc::EPERM
-            && let Ok(heads) = read::heads(&mut self.link)
+            && let Ok(heads) = self.kernel.heads()
             && let Some(error) = self.foreign_owner(&heads)
         {
             return error;
         }
-        let op = self.batch.operation_of(sequence).and_then(|position| ops.get(position));
+        let op = operation.and_then(|position| ops.get(position));
         Error::Refused(Box::new(Refusal {
             operation: op.map_or_else(|| "a transaction".to_owned(), describe),
             errno,

@@ -57,7 +57,7 @@ impl Controller {
         let Some(target) = self.targets.remove(pod) else {
             return;
         };
-        self.watcher.forget(pod);
+        self.hands.forget(pod);
         self.index.set_facts(pod, None);
         let name = target.pod.name.clone();
         let change = self.findings.replace(Finder::Agent, &pod_source(&name), Vec::new());
@@ -92,7 +92,7 @@ impl Controller {
             return;
         }
         if let Some(before) = before {
-            self.watcher.forget(&before);
+            self.hands.forget(&before);
             if let Some(target) = self.targets.get_mut(&before) {
                 target.release("a newer pod has its name and its network namespace".into());
             }
@@ -105,7 +105,7 @@ impl Controller {
         self.active.insert(name.clone(), newest.clone());
         let path = self.targets.get(&newest).and_then(|target| target.path.clone().ok());
         if let Some(path) = path {
-            self.watcher.track(newest.clone(), path);
+            self.hands.track(newest.clone(), path);
         }
         if self.synced {
             self.open(&newest, Cause::Pod, now);
@@ -137,7 +137,8 @@ impl Controller {
         let stamp = Stamp { cause, received: now };
         target.stamp = Some(stamp.earlier(target.stamp));
         self.runs += 1;
-        match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.reports.clone()) {
+        let (features, reports) = (self.setup.features, self.reports.clone());
+        match Applier::start(&mut *self.hands, pod.clone(), path, self.runs, features, reports) {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 // Nor is anything written before it is known what is there, where that may have to stay.
@@ -195,14 +196,14 @@ impl Controller {
         match path {
             Ok(path) => {
                 target.release("its network namespace is another one".into());
-                self.watcher.track(pod.clone(), path);
+                self.hands.track(pod.clone(), path);
                 if self.synced {
                     self.open(pod, Cause::Netns, now);
                 }
             }
             Err(reason) => {
                 target.release(reason);
-                self.watcher.forget(pod);
+                self.hands.forget(pod);
             }
         }
     }
@@ -279,7 +280,7 @@ impl Controller {
                     && let Ok(path) = target.path.clone()
                 {
                     // Replaced while it was being opened, before or after: the watcher is to say what is there now.
-                    self.watcher.track(pod.clone(), path);
+                    self.hands.track(pod.clone(), path);
                 }
                 match facts {
                     Ok(facts) => self.index.set_facts(pod, Some(target_facts(facts))),
@@ -298,7 +299,7 @@ impl Controller {
                 // The watcher may have reported the namespace while the applier was still running into the void: it
                 // is to say once more what it sees.
                 if let Ok(path) = target.path.clone() {
-                    self.watcher.track(pod.clone(), path);
+                    self.hands.track(pod.clone(), path);
                 }
             }
             Err(OpenError { pending: false, reason }) => {
