@@ -115,12 +115,29 @@ impl<K: Kernel> Enforcer<K> {
         }
     }
 
+    /// Whether there are tables of ours, understood or not. Where an answer was lost this looks; what cannot be looked at
+    /// is taken for rules.
+    pub fn has_rules(&mut self) -> bool {
+        if matches!(self.state, State::Stale) {
+            // Where it fails, the state stays what it is.
+            drop(self.reload());
+        }
+        !matches!(self.state, State::Known(None))
+    }
+
     /// Brings the tables to `wanted` in one transaction, or in none where they are there; `None` removes them.
     ///
     /// After a refusal ([`Error::Refused`], [`Error::Owned`]) the kernel and [`Self::current`] are as before. A change
     /// of more than elements is read back. Where others have changed the tables in the meantime, they are read again
     /// and the transaction starts from what is there.
     pub fn enforce(&mut self, wanted: Option<&Ruleset>) -> Result<Outcome, Error> {
+        self.enforce_while(wanted, || true)
+    }
+
+    /// The same as long as the caller is `current`, or [`Error::Superseded`]. That is asked behind the reading whose
+    /// generation the transaction insists on: so nobody who has been replaced meanwhile writes over his successor, also
+    /// where tables have no owners.
+    pub fn enforce_while(&mut self, wanted: Option<&Ruleset>, current: impl Fn() -> bool) -> Result<Outcome, Error> {
         let mut repaired = self.before_enforcing()?;
         let mut differed = false;
         let mut reread = false;
@@ -134,6 +151,9 @@ impl<K: Kernel> Enforcer<K> {
             // What is unknown is replaced whatever it has become.
             let known = matches!(self.state, State::Known(_));
             let generation = self.generation.filter(|_| insist && known);
+            if !current() {
+                return Err(Error::Superseded);
+            }
             match self.send(&ops, generation)? {
                 Answer::Done if known && ops.iter().all(Op::is_elements) => {
                     self.take_elements(wanted);
@@ -189,13 +209,26 @@ impl<K: Kernel> Enforcer<K> {
     }
 
     /// Whether the kernel still holds what we put there: `None` if so. A drift becomes [`Self::current`], so that the
-    /// next [`Self::enforce`] mends it. Where nothing in the namespace has changed this is one question.
+    /// next [`Self::enforce`] mends it. Where nothing in the namespace has changed this is one question, and two more where
+    /// there are chains of devices.
     pub fn verify(&mut self) -> Result<Option<Drift>, Error> {
         let known = matches!(self.state, State::Known(_));
-        if known && self.generation == Some(self.kernel.generation()?) {
+        if known && self.generation == Some(self.kernel.generation()?) && !self.lacks_chains()? {
             return Ok(None);
         }
         self.reload()
+    }
+
+    /// Before kernel 6.16 the chains of a device go with it, without a new generation, and do not come back with another
+    /// device of its name. The number of things in their table tells.
+    fn lacks_chains(&mut self) -> Result<bool, Error> {
+        let family = TableFamily::Netdev;
+        let Some(table) = self.current().and_then(|ruleset| ruleset.table(family)) else {
+            return Ok(false);
+        };
+        let expected = table.counters.len() + table.sets.len() + table.chains.len();
+        let heads = self.kernel.heads()?;
+        Ok(!heads.iter().any(|head| head.family == family && head.uses == expected))
     }
 
     /// The counters of both tables as they are now.

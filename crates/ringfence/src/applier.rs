@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use ringfence_model::PodUid;
 use ringfence_netlink::kernel::Kernel;
-use ringfence_netlink::{Counters, Enforcer, Outcome};
+use ringfence_netlink::{Counters, Enforcer, Error, Outcome};
 use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -241,6 +241,10 @@ impl<H: Host> Worker<H> {
 
     /// Opens the namespace and reports what is there; `None` where that has failed.
     pub fn begin(&self) -> Option<Session<H>> {
+        // It must not take the tables over from its successor.
+        if self.order.mailbox.is_stopped() {
+            return None;
+        }
         match self.host.open(&self.order.path, self.order.features) {
             Ok(inside) => {
                 self.opened(Ok(Opened {
@@ -337,7 +341,7 @@ impl<H: Host> Worker<H> {
     /// Whether the kernel has taken it.
     fn enforce(&self, inside: &mut Inside<H>, job: Job, drift: Option<Drift>) -> bool {
         let begun = self.host.now();
-        let is_first = job.wanted.is_some() && !has_rules(&inside.enforcer);
+        let is_first = job.wanted.is_some() && !inside.enforcer.has_rules();
         if is_first {
             // A namespace without rules does not track connections. Those that are open when the first ruleset comes would
             // get their direction from whichever packet comes first: a denied one could live on, and an allowed one could
@@ -355,16 +359,22 @@ impl<H: Host> Worker<H> {
     }
 
     fn enforce_now(&self, enforcer: &mut Enforcer<H::Kernel>, job: Job, drift: Option<Drift>, begun: Instant) -> bool {
-        match enforcer.enforce(job.wanted.as_deref()) {
+        let current = || !self.order.mailbox.is_stopped();
+        match enforcer.enforce_while(job.wanted.as_deref(), current) {
             Ok(outcome) => {
                 let (success, repaired) = sorted(&outcome);
                 self.applied(job, begun, Ok(success), drift.or(repaired));
                 true
             }
+            // Nobody listens any more.
+            Err(Error::Superseded) => true,
             Err(error) => {
                 let closed = match &job.wanted {
-                    // Never open: what cannot be enforced is at least closed (invariant 6).
-                    Some(wanted) if !has_rules(enforcer) => enforcer.enforce(Some(&closed(wanted))).is_ok(),
+                    // Never open: what cannot be enforced is at least closed (invariant 6). But a lost answer is no refusal:
+                    // what is in force, though nobody has said so, must not be closed again.
+                    Some(wanted) if !enforcer.has_rules() => {
+                        enforcer.enforce_while(Some(&closed(wanted)), current).is_ok()
+                    }
                     _ => false,
                 };
                 let refusal = Refusal {
@@ -404,10 +414,6 @@ impl<H: Host> Worker<H> {
         // As for results.
         drop(self.order.reports.events.send(event));
     }
-}
-
-fn has_rules<K: Kernel>(enforcer: &Enforcer<K>) -> bool {
-    enforcer.current().is_some() || enforcer.unknown().is_some()
 }
 
 fn found<K: Kernel>(enforcer: &Enforcer<K>) -> Option<Found> {

@@ -279,7 +279,6 @@ impl Controller {
                 () = tokio::time::sleep_until(wake.into()) => Event::Timer,
             };
             let now = Instant::now();
-            self.quiet_until = self.quiet_until.filter(|until| now < *until);
             let mut running = self.handle(event, now);
             // What has queued up meanwhile is one turn with one commit, one of each kind at a time, so that none starves
             // the others.

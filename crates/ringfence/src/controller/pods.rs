@@ -137,18 +137,19 @@ impl Controller {
         let stamp = Stamp { cause, received: now };
         target.stamp = Some(stamp.earlier(target.stamp));
         self.runs += 1;
+        // The former one ends before the next begins, as far as it depends on the loop.
+        target.phase = Phase::Broken;
         let (features, reports) = (self.setup.features, self.reports.clone());
         match Applier::start(&mut *self.hands, pod.clone(), path, self.runs, features, reports) {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 // Nor is anything written before it is known what is there, where that may have to stay.
                 if target.facts_known && self.unread.is_empty() {
-                    applier.mailbox().enforce(target.wanted.clone(), target.stamp.take());
+                    applier.mailbox().enforce(target.give(), target.stamp.take());
                 }
                 target.phase = Phase::Opening(applier);
             }
             Err(error) => {
-                target.phase = Phase::Broken;
                 let retry = target.fail(format!("no thread could be started: {error}").into(), false, now);
                 self.retries.insert((retry, pod.clone()));
             }
@@ -337,14 +338,14 @@ impl Controller {
                 target.hold(&self.unread);
             }
             Phase::Live(applier, _) => {
+                let mailbox = Arc::clone(applier.mailbox());
                 target.held = None;
                 self.quiet_until = Some(now + QUIET);
-                let stamp = target.stamp.take();
-                applier.mailbox().enforce(target.wanted.clone(), stamp);
+                mailbox.enforce(target.give(), target.stamp.take());
             }
             Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
-                let stamp = target.stamp.take();
-                applier.mailbox().enforce(target.wanted.clone(), stamp);
+                let mailbox = Arc::clone(applier.mailbox());
+                mailbox.enforce(target.give(), target.stamp.take());
             }
             Phase::Idle(_) if target.wanted.is_some() => {
                 let cause = target.stamp.map_or(Cause::Policy, |stamp| stamp.cause);

@@ -21,6 +21,7 @@ use crate::snapshot::State;
 impl Controller {
     /// Takes in an event; the kernel and the readers hear of it in [`Self::finish`]. `false` ends the loop.
     pub fn handle(&mut self, event: Event, now: Instant) -> bool {
+        self.quiet_until = self.quiet_until.filter(|until| now < *until);
         match event {
             Event::Source(batch) => batch.into_iter().for_each(|update| self.update(update, now)),
             Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
