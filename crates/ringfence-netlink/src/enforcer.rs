@@ -3,11 +3,10 @@
 use ringfence_ruleset::{KernelFeatures, Op, Ruleset, TableFamily, replacement, transaction};
 
 use crate::compare::{Drift, DriftReason, difference, settle};
-use crate::encode::{Batch, TABLE, Terms};
+use crate::encode::TABLE;
 use crate::error::{Error, Refusal, describe};
-use crate::link::{Answer, Link};
-use crate::read::{self, Contents, Counters, Head, Reading};
-use crate::uapi::value as v;
+use crate::kernel::{Answer, Contents, Head, Kernel, Netlink, OWNER, PERSIST, Reading};
+use crate::read::Counters;
 
 /// Attempts at one change while others change nftables in the same namespace.
 const ATTEMPTS: usize = 8;
@@ -66,9 +65,8 @@ enum State {
 /// Holds the netlink socket through which all changes go, and which owns the tables where the kernel has owners; it
 /// belongs to the namespace in which it was opened. Dropping it leaves the tables in force.
 #[derive(Debug)]
-pub struct Enforcer {
-    link: Link,
-    batch: Batch,
+pub struct Enforcer<K = Netlink> {
+    kernel: K,
     features: KernelFeatures,
     state: State,
     /// Of the last reading or transaction of ours; `None` where another change may have come in between.
@@ -83,9 +81,15 @@ impl Enforcer {
     ///
     /// Fails with [`Error::Owned`] where that agent still runs.
     pub fn open(features: KernelFeatures) -> Result<Self, Error> {
+        Self::over(Netlink::open()?, features)
+    }
+}
+
+impl<K: Kernel> Enforcer<K> {
+    /// [`Enforcer::open`] by a conversation that has begun.
+    pub fn over(kernel: K, features: KernelFeatures) -> Result<Self, Error> {
         let mut enforcer = Self {
-            link: Link::open()?,
-            batch: Batch::default(),
+            kernel,
             features,
             state: State::Stale,
             generation: None,
@@ -111,12 +115,29 @@ impl Enforcer {
         }
     }
 
+    /// Whether there are tables of ours, understood or not. Where an answer was lost this looks; what cannot be looked at
+    /// is taken for rules.
+    pub fn has_rules(&mut self) -> bool {
+        if matches!(self.state, State::Stale) {
+            // Where it fails, the state stays what it is.
+            drop(self.reload());
+        }
+        !matches!(self.state, State::Known(None))
+    }
+
     /// Brings the tables to `wanted` in one transaction, or in none where they are there; `None` removes them.
     ///
     /// After a refusal ([`Error::Refused`], [`Error::Owned`]) the kernel and [`Self::current`] are as before. A change
     /// of more than elements is read back. Where others have changed the tables in the meantime, they are read again
     /// and the transaction starts from what is there.
     pub fn enforce(&mut self, wanted: Option<&Ruleset>) -> Result<Outcome, Error> {
+        self.enforce_while(wanted, || true)
+    }
+
+    /// The same as long as the caller is `current`, or [`Error::Superseded`]. That is asked behind the reading whose
+    /// generation the transaction insists on: so nobody who has been replaced meanwhile writes over his successor, also
+    /// where tables have no owners.
+    pub fn enforce_while(&mut self, wanted: Option<&Ruleset>, current: impl Fn() -> bool) -> Result<Outcome, Error> {
         let mut repaired = self.before_enforcing()?;
         let mut differed = false;
         let mut reread = false;
@@ -130,6 +151,9 @@ impl Enforcer {
             // What is unknown is replaced whatever it has become.
             let known = matches!(self.state, State::Known(_));
             let generation = self.generation.filter(|_| insist && known);
+            if !current() {
+                return Err(Error::Superseded);
+            }
             match self.send(&ops, generation)? {
                 Answer::Done if known && ops.iter().all(Op::is_elements) => {
                     self.take_elements(wanted);
@@ -154,7 +178,7 @@ impl Enforcer {
                     }
                 }
                 // Somebody changed nftables, but not tables that we own.
-                Answer::Moved if self.owns_tables() => self.generation = Some(self.link.generation()?),
+                Answer::Moved if self.owns_tables() => self.generation = Some(self.kernel.generation()?),
                 Answer::Moved => match self.reload() {
                     Ok(drift) => repaired = drift.or(repaired),
                     // In the end they are replaced, whatever they have become.
@@ -163,7 +187,7 @@ impl Enforcer {
                 },
                 Answer::Interrupted => {}
                 Answer::Refused {
-                    sequence,
+                    operation,
                     errno,
                     detail,
                 } => {
@@ -177,7 +201,7 @@ impl Enforcer {
                             continue;
                         }
                     }
-                    return Err(self.refusal(&ops, sequence, errno, detail));
+                    return Err(self.refusal(&ops, operation, errno, detail));
                 }
             }
         }
@@ -185,18 +209,31 @@ impl Enforcer {
     }
 
     /// Whether the kernel still holds what we put there: `None` if so. A drift becomes [`Self::current`], so that the
-    /// next [`Self::enforce`] mends it. Where nothing in the namespace has changed this is one question.
+    /// next [`Self::enforce`] mends it. Where nothing in the namespace has changed this is one question, and two more where
+    /// there are chains of devices.
     pub fn verify(&mut self) -> Result<Option<Drift>, Error> {
         let known = matches!(self.state, State::Known(_));
-        if known && self.generation == Some(self.link.generation()?) {
+        if known && self.generation == Some(self.kernel.generation()?) && !self.lacks_chains()? {
             return Ok(None);
         }
         self.reload()
     }
 
+    /// Before kernel 6.16 the chains of a device go with it, without a new generation, and do not come back with another
+    /// device of its name. The number of things in their table tells.
+    fn lacks_chains(&mut self) -> Result<bool, Error> {
+        let family = TableFamily::Netdev;
+        let Some(table) = self.current().and_then(|ruleset| ruleset.table(family)) else {
+            return Ok(false);
+        };
+        let expected = table.counters.len() + table.sets.len() + table.chains.len();
+        let heads = self.kernel.heads()?;
+        Ok(!heads.iter().any(|head| head.family == family && head.uses == expected))
+    }
+
     /// The counters of both tables as they are now.
     pub fn counters(&mut self) -> Result<Counters, Error> {
-        read::counters(&mut self.link)
+        self.kernel.counters()
     }
 
     fn before_enforcing(&mut self) -> Result<Option<Drift>, Error> {
@@ -229,14 +266,8 @@ impl Enforcer {
     }
 
     fn send(&mut self, ops: &[Op], generation: Option<u32>) -> Result<Answer, Error> {
-        let terms = Terms {
-            table: TABLE,
-            sequence: self.link.sequence(),
-            generation,
-            flags: self.flags(),
-        };
-        self.batch.encode(ops, &terms)?;
-        let answer = self.link.transact(&self.batch);
+        let flags = self.flags();
+        let answer = self.kernel.transact(ops, generation, flags);
         if matches!(answer, Err(Error::NoAnswer(_) | Error::Malformed(_))) {
             self.state = State::Stale;
             self.generation = None;
@@ -254,7 +285,7 @@ impl Enforcer {
 
     fn flags(&self) -> u32 {
         if self.features.owner_persist {
-            v::TABLE_F_OWNER | v::TABLE_F_PERSIST
+            OWNER | PERSIST
         } else {
             0
         }
@@ -324,7 +355,7 @@ impl Enforcer {
     /// Reads the tables, after taking over those whose owner has gone.
     fn read_owned(&mut self) -> Result<Reading, Error> {
         for _ in 0..ADOPTIONS {
-            let reading = read::read(&mut self.link)?;
+            let reading = self.kernel.read()?;
             if let Some(error) = self.foreign_owner(&reading.heads) {
                 return Err(error);
             }
@@ -332,7 +363,7 @@ impl Enforcer {
                 .heads
                 .iter()
                 .filter(|head| self.features.owner_persist && head.owner.is_none())
-                .filter(|head| head.flags & v::TABLE_F_PERSIST != 0)
+                .filter(|head| head.flags & PERSIST != 0)
                 .map(|head| Op::AddTable {
                     family: head.family,
                     comment: "".into(),
@@ -346,10 +377,10 @@ impl Enforcer {
             match self.send(&orphans, None)? {
                 Answer::Done | Answer::Moved | Answer::Interrupted => {}
                 Answer::Refused {
-                    sequence,
+                    operation,
                     errno,
                     detail,
-                } => return Err(self.refusal(&orphans, sequence, errno, detail)),
+                } => return Err(self.refusal(&orphans, operation, errno, detail)),
             }
         }
         Err(Error::Busy { attempts: ADOPTIONS })
@@ -362,21 +393,21 @@ impl Enforcer {
 
     fn foreign_owner(&self, heads: &[Head]) -> Option<Error> {
         heads.iter().find_map(|head| {
-            let port = head.owner.filter(|port| *port != self.link.port())?;
+            let port = head.owner.filter(|port| *port != self.kernel.port())?;
             let family = head.family;
             Some(Error::Owned { family, port })
         })
     }
 
     /// The error for a refused batch: names the operation, or the owner where that is the reason.
-    fn refusal(&mut self, ops: &[Op], sequence: u32, errno: i32, detail: Option<String>) -> Error {
+    fn refusal(&mut self, ops: &[Op], operation: Option<usize>, errno: i32, detail: Option<String>) -> Error {
         if errno == libc::EPERM
-            && let Ok(heads) = read::heads(&mut self.link)
+            && let Ok(heads) = self.kernel.heads()
             && let Some(error) = self.foreign_owner(&heads)
         {
             return error;
         }
-        let op = self.batch.operation_of(sequence).and_then(|position| ops.get(position));
+        let op = operation.and_then(|position| ops.get(position));
         Error::Refused(Box::new(Refusal {
             operation: op.map_or_else(|| "a transaction".to_owned(), describe),
             errno,

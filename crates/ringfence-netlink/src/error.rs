@@ -53,6 +53,9 @@ pub enum Error {
         "this kernel lacks {0}: connections that are open when a pod is first isolated are judged by their next packet"
     )]
     Lacks(&'static str),
+    /// The caller had been replaced before anything was sent.
+    #[error("another one has taken over")]
+    Superseded,
     /// The transaction was acknowledged, and the tables are read back as something else, repeatedly.
     #[error("the kernel acknowledged the ruleset but does not hold it: {0}")]
     Differs(String),

@@ -7,7 +7,7 @@
 //!
 //! Reading order: `uapi` (the kernel's numbers), `wire` (messages and attributes), `expression` and `rule` (bytecode),
 //! `encode` (operations to one batch), `socket` and `link` (the conversation), `elements` and `read` (the tables as
-//! they are), `compare`, `enforcer`, `probe`; apart from these `connections` with `diag` (sockets) and `conntrack`
+//! they are), `kernel` (all of this as a trait), `compare`, `enforcer`, `probe`; apart from these `connections` with `diag` (sockets) and `conntrack`
 //! (entries), for the moment before a namespace's first ruleset.
 
 mod compare;
@@ -23,6 +23,7 @@ mod expression;
 pub mod fuzzing;
 #[cfg(test)]
 mod golden;
+pub mod kernel;
 mod link;
 mod probe;
 mod read;

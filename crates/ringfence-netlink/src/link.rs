@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::encode::Batch;
 use crate::error::Error;
+use crate::kernel::Answer;
 use crate::socket::Socket;
 use crate::uapi::{attribute as a, flag, message as m};
 use crate::wire::{Attributes, Malformed, Message, Messages, Writer, be32, netfilter_head, nftables, text};
@@ -22,23 +23,6 @@ static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
 /// For tests and metrics: "no change sends nothing" is an equality of this number.
 pub fn transactions_sent() -> u64 {
     TRANSACTIONS.load(Ordering::Relaxed)
-}
-
-/// How a batch ended.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// It is in force.
-    Done,
-    /// Nothing of it happened, because nftables in the namespace has another generation than the batch named.
-    Moved,
-    /// Nothing of it happened, because a signal arrived.
-    Interrupted,
-    /// Nothing of it happened; the first message that was refused.
-    Refused {
-        sequence: u32,
-        errno: i32,
-        detail: Option<String>,
-    },
 }
 
 /// A socket with its buffers and sequence numbers.
@@ -110,7 +94,7 @@ impl Link {
                 }
                 let (errno, detail) = verdict(&message).map_err(|_| Error::Malformed("a transaction"))?;
                 if errno != 0 && refused.is_none() {
-                    refused = Some((message.sequence, errno, detail));
+                    refused = Some((batch.operation_of(message.sequence), errno, detail));
                 }
                 if message.sequence == batch.last_sequence() {
                     return Ok(refused.map_or(Answer::Done, classify));
@@ -253,12 +237,12 @@ impl Link {
     }
 }
 
-fn classify((sequence, errno, detail): (u32, i32, Option<String>)) -> Answer {
+fn classify((operation, errno, detail): (Option<usize>, i32, Option<String>)) -> Answer {
     match errno {
         libc::ERESTART => Answer::Moved,
         libc::EINTR => Answer::Interrupted,
         _ => Answer::Refused {
-            sequence,
+            operation,
             errno,
             detail,
         },

@@ -5,7 +5,8 @@ use ringfence_ruleset::{BaseChain, Hook, KernelFeatures, Match, Name, Op, Rule, 
 
 use crate::encode::{Batch, Terms};
 use crate::error::{Error, Refusal, describe};
-use crate::link::{Answer, Link};
+use crate::kernel::Answer;
+use crate::link::Link;
 use crate::uapi::value as v;
 
 /// No name that anybody uses, so that even in a pod's namespace nothing is disturbed.
@@ -101,7 +102,7 @@ impl Probe {
     fn takes(&mut self, ops: &[Op], flags: u32) -> Result<bool, Error> {
         match self.attempt(ops, flags)? {
             Answer::Refused {
-                sequence,
+                operation,
                 errno,
                 detail,
             } => {
@@ -115,7 +116,7 @@ impl Probe {
                 if lacking.contains(&errno) {
                     return Ok(false);
                 }
-                let op = self.batch.operation_of(sequence).and_then(|position| ops.get(position));
+                let op = operation.and_then(|position| ops.get(position));
                 Err(Error::Refused(Box::new(Refusal {
                     operation: op.map_or_else(|| "a probe".to_owned(), describe),
                     errno,

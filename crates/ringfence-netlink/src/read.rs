@@ -14,6 +14,7 @@ use crate::elements;
 use crate::encode::{TABLE, nfproto, set_flags, set_key};
 use crate::error::Error;
 use crate::expression::{Expression, Unread};
+use crate::kernel::{Contents, Head, Reading};
 use crate::link::Link;
 use crate::rule::lift;
 use crate::uapi::{attribute as a, message as m, value as v};
@@ -33,35 +34,6 @@ pub struct Count {
 
 /// The counters of both tables by table and name.
 pub type Counters = BTreeMap<(TableFamily, Name), Count>;
-
-/// What is in our tables.
-#[derive(Debug)]
-pub(crate) enum Contents {
-    /// Exactly this; `None` where neither table exists.
-    Understood(Option<Ruleset>),
-    /// Something that no ruleset expresses; in words.
-    Unknown(String),
-}
-
-/// The properties of a table that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) family: TableFamily,
-    pub(crate) flags: u32,
-    /// The port of the socket that owns it.
-    pub(crate) owner: Option<u32>,
-    pub(crate) comment: Option<String>,
-    /// Number of chains, sets, objects and flow tables.
-    uses: usize,
-}
-
-/// One consistent reading.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    pub(crate) generation: u32,
-    pub(crate) heads: Vec<Head>,
-    pub(crate) contents: Contents,
-}
 
 /// Why a reading ended early.
 #[derive(Debug)]

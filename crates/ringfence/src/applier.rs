@@ -6,23 +6,20 @@
 //! namespace then; the rules stay (invariant 8).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
-use std::thread;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ringfence_model::PodUid;
-use ringfence_netlink::{Counters, Enforcer, Outcome, track_established};
-use ringfence_netns::{Facts, Netns};
+use ringfence_netlink::kernel::Kernel;
+use ringfence_netlink::{Counters, Enforcer, Error, Outcome};
 use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{debug, warn};
 
 use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
-
-/// The threads only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
-const STACK: usize = 256 * 1024;
+use crate::host::{Hands, Host, Inside, Order};
 
 /// A ruleset to put in force.
 #[derive(Debug, Clone)]
@@ -33,13 +30,27 @@ struct Job {
 
 /// What the thread is to do next.
 #[derive(Debug, Default)]
-struct Slot {
+pub struct Slot {
     job: Option<Job>,
     /// What was found is to stay for now.
     keep: bool,
     verify: bool,
     counters: Vec<UnboundedSender<(PodUid, Counters)>>,
     stop: bool,
+}
+
+impl Slot {
+    fn is_idle(&self) -> bool {
+        self.job.is_none() && !self.keep && !self.verify && self.counters.is_empty() && !self.stop
+    }
+
+    fn empty(&mut self) -> Self {
+        let stop = self.stop;
+        let taken = std::mem::take(self);
+        // For good.
+        self.stop = stop;
+        taken
+    }
 }
 
 /// Where an applier finds its work.
@@ -88,6 +99,16 @@ impl Mailbox {
         });
     }
 
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.lock().is_idle()
+    }
+
+    /// Whether the loop has given the thread up.
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
     fn fill(&self, change: impl FnOnce(&mut Slot)) {
         let mut slot = self.lock();
         if slot.stop {
@@ -99,15 +120,19 @@ impl Mailbox {
         self.filled.notify_one();
     }
 
+    /// Waits for something to do.
     fn take(&self) -> Slot {
         let mut slot = self.lock();
-        while slot.job.is_none() && !slot.keep && !slot.verify && slot.counters.is_empty() && !slot.stop {
+        while slot.is_idle() {
             slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
-        let stop = slot.stop;
-        let taken = std::mem::take(&mut *slot);
-        slot.stop = stop;
-        taken
+        slot.empty()
+    }
+
+    /// What there is to do, if anything.
+    pub fn try_take(&self) -> Option<Slot> {
+        let mut slot = self.lock();
+        (!slot.is_idle()).then(|| slot.empty())
     }
 
     /// A slot is changed by assignments only, so one that a panicking thread held is whole.
@@ -124,27 +149,25 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Starts the thread, which opens the namespace at once. An error is one of the operating system, for a lack of
-    /// threads or memory.
+    /// Has one started, which opens the namespace at once. An error is one of the operating system, for a lack of threads
+    /// or memory.
     pub fn start(
+        hands: &mut dyn Hands,
         pod: PodUid,
         path: PathBuf,
         run: u64,
         features: KernelFeatures,
         reports: Reports,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
-        let worker = Worker {
+        hands.start(Order {
             pod,
+            path,
             run,
+            features,
             mailbox: Arc::clone(&mailbox),
             reports,
-            features,
-        };
-        thread::Builder::new()
-            .name(format!("apply-{run}"))
-            .stack_size(STACK)
-            .spawn(move || worker.run(&path))?;
+        })?;
         Ok(Self { mailbox, run })
     }
 
@@ -176,26 +199,34 @@ pub struct Reports {
 }
 
 /// The thread's side.
-struct Worker {
-    pod: PodUid,
-    run: u64,
-    mailbox: Arc<Mailbox>,
-    reports: Reports,
-    features: KernelFeatures,
+#[derive(Debug)]
+pub struct Worker<H> {
+    order: Order,
+    host: H,
 }
 
-/// What the thread holds of the namespace.
-struct Inside {
-    netns: Netns,
-    facts: Option<Facts>,
-    enforcer: Enforcer,
+/// What it holds between two pieces of work.
+pub struct Session<H: Host> {
+    inside: Inside<H>,
+    last: Option<Job>,
 }
 
-impl Worker {
-    fn run(&self, path: &Path) {
+impl<H: Host> Worker<H> {
+    /// Does nothing yet.
+    pub fn new(order: Order, host: H) -> Self {
+        Self { order, host }
+    }
+
+    /// Works until it is told to stop, or cannot open the namespace.
+    pub(crate) fn run(&self) {
         // A panic is a fault in Ringfence. It must not leave the pod for "enforced" for ever: the loop starts another
         // applier, with the back-off of any failure.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(path))) {
+        let work = || {
+            if let Some(mut session) = self.begin() {
+                while self.serve(&mut session, self.order.mailbox.take()) {}
+            }
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             let reason = panic
                 .downcast_ref::<String>()
                 .map(String::as_str)
@@ -208,93 +239,86 @@ impl Worker {
         }
     }
 
-    fn work(&self, path: &Path) {
-        let (mut inside, facts) = match self.open(path) {
-            Ok(it) => it,
-            Err(error) => return self.opened(Err(error)),
-        };
-        self.opened(Ok(Opened {
-            id: inside.netns.id(),
-            facts,
-            found: found(&inside.enforcer),
-        }));
-        let mut last: Option<Job> = None;
-        loop {
-            let slot = self.mailbox.take();
-            if slot.stop {
-                return;
+    /// Opens the namespace and reports what is there; `None` where that has failed.
+    pub fn begin(&self) -> Option<Session<H>> {
+        // It must not take the tables over from its successor.
+        if self.order.mailbox.is_stopped() {
+            return None;
+        }
+        match self.host.open(&self.order.path, self.order.features) {
+            Ok(inside) => {
+                self.opened(Ok(Opened {
+                    id: inside.id,
+                    facts: inside.facts.clone(),
+                    found: found(&inside.enforcer),
+                }));
+                Some(Session { inside, last: None })
             }
-            if slot.keep && last.is_none() {
-                let found = inside.enforcer.current().cloned();
-                last = found.map(|found| Job {
-                    wanted: Some(Arc::new(found)),
-                    stamp: None,
-                });
-            }
-            if let Some(job) = slot.job {
-                last = Some(Job {
-                    wanted: job.wanted.clone(),
-                    stamp: None,
-                });
-                if !self.enforce(&mut inside, job, None) {
-                    // The reason is often an interface that has gone: rules without it follow from the facts.
-                    self.refresh_facts(&mut inside);
-                }
-            }
-            if slot.verify {
-                self.refresh_facts(&mut inside);
-                // Before the first ruleset there is nothing that the kernel's could be compared with.
-                if let Some(job) = &last {
-                    self.verify(&mut inside, job.clone());
-                }
-            }
-            if !slot.counters.is_empty() {
-                // Without an answer the reader goes on with the values it has.
-                let counters = inside.enforcer.counters().unwrap_or_else(|_| BTreeMap::new());
-                for answer in slot.counters {
-                    // The reader may have lost its patience.
-                    drop(answer.send((self.pod.clone(), counters.clone())));
-                }
+            Err(error) => {
+                self.opened(Err(error));
+                None
             }
         }
     }
 
-    fn open(&self, path: &Path) -> Result<(Inside, Result<Facts, String>), OpenError> {
-        let failed = |reason: String| OpenError { pending: false, reason };
-        let netns = Netns::open(path).map_err(|error| OpenError {
-            pending: error.is_pending(),
-            reason: error.to_string(),
-        })?;
-        let (facts, enforcer) = netns
-            .run(|| (ringfence_netns::facts(), Enforcer::open(self.features)))
-            .map_err(|error| failed(error.to_string()))?;
-        let enforcer = enforcer.map_err(|error| failed(error.to_string()))?;
-        let facts = facts.map_err(|error| error.to_string());
-        let inside = Inside {
-            netns,
-            facts: facts.as_ref().ok().cloned(),
-            enforcer,
-        };
-        Ok((inside, facts))
+    /// Does what there is to do. `false`: it was told to stop.
+    pub fn serve(&self, session: &mut Session<H>, slot: Slot) -> bool {
+        let Session { inside, last } = session;
+        if slot.stop {
+            return false;
+        }
+        if slot.keep && last.is_none() {
+            let found = inside.enforcer.current().cloned();
+            *last = found.map(|found| Job {
+                wanted: Some(Arc::new(found)),
+                stamp: None,
+            });
+        }
+        if let Some(job) = slot.job {
+            *last = Some(Job {
+                wanted: job.wanted.clone(),
+                stamp: None,
+            });
+            if !self.enforce(inside, job, None) {
+                // The reason is often an interface that has gone: rules without it follow from the facts.
+                self.refresh_facts(inside);
+            }
+        }
+        if slot.verify {
+            self.refresh_facts(inside);
+            // Before the first ruleset there is nothing that the kernel's could be compared with.
+            if let Some(job) = last {
+                self.verify(inside, job.clone());
+            }
+        }
+        if !slot.counters.is_empty() {
+            // Without an answer the reader goes on with the values it has.
+            let counters = inside.enforcer.counters().unwrap_or_else(|_| BTreeMap::new());
+            for answer in slot.counters {
+                // The reader may have lost its patience.
+                drop(answer.send((self.order.pod.clone(), counters.clone())));
+            }
+        }
+        true
     }
 
-    fn refresh_facts(&self, inside: &mut Inside) {
-        let Ok(Ok(facts)) = inside.netns.run(ringfence_netns::facts) else {
+    fn refresh_facts(&self, inside: &mut Inside<H>) {
+        let Ok(facts) = self.host.facts(&inside.netns) else {
             // What was known stays; the next comparison tries again.
             return;
         };
-        if inside.facts.as_ref() != Some(&facts) {
-            inside.facts = Some(facts.clone());
+        if inside.facts.as_ref() != Ok(&facts) {
+            inside.facts = Ok(facts.clone());
             self.send(Event::Netns(NetnsEvent::Facts {
-                pod: self.pod.clone(),
-                run: self.run,
+                pod: self.order.pod.clone(),
+                run: self.order.run,
                 facts,
             }));
         }
     }
 
-    fn verify(&self, inside: &mut Inside, mut job: Job) {
-        let received = Instant::now();
+    fn verify(&self, inside: &mut Inside<H>, mut job: Job) {
+        let received = self.host.now();
         match inside.enforcer.verify() {
             Ok(None) => {}
             Ok(Some(drift)) => {
@@ -315,33 +339,42 @@ impl Worker {
     }
 
     /// Whether the kernel has taken it.
-    fn enforce(&self, inside: &mut Inside, job: Job, drift: Option<Drift>) -> bool {
-        let begun = Instant::now();
-        let is_first = job.wanted.is_some() && !has_rules(&inside.enforcer);
+    fn enforce(&self, inside: &mut Inside<H>, job: Job, drift: Option<Drift>) -> bool {
+        let begun = self.host.now();
+        let is_first = job.wanted.is_some() && !inside.enforcer.has_rules();
         if is_first {
-            self.track_connections(&inside.netns);
+            // A namespace without rules does not track connections. Those that are open when the first ruleset comes would
+            // get their direction from whichever packet comes first: a denied one could live on, and an allowed one could
+            // stall (statements 105 to 107). So conntrack is told of them, with nothing slow between this and the transaction.
+            self.host.track_connections(&self.order.pod, &inside.netns);
         }
         let enforced = self.enforce_now(&mut inside.enforcer, job, drift, begun);
         if is_first {
             // What was opened between the first look and the transaction has no entry, and segments from the middle of a
             // connection make none under the rules (statement 106): an allowed one would stall for ever (107). Under the
             // rules everything begins with a packet that conntrack sees, so nothing is missed any more.
-            self.track_connections(&inside.netns);
+            self.host.track_connections(&self.order.pod, &inside.netns);
         }
         enforced
     }
 
-    fn enforce_now(&self, enforcer: &mut Enforcer, job: Job, drift: Option<Drift>, begun: Instant) -> bool {
-        match enforcer.enforce(job.wanted.as_deref()) {
+    fn enforce_now(&self, enforcer: &mut Enforcer<H::Kernel>, job: Job, drift: Option<Drift>, begun: Instant) -> bool {
+        let current = || !self.order.mailbox.is_stopped();
+        match enforcer.enforce_while(job.wanted.as_deref(), current) {
             Ok(outcome) => {
                 let (success, repaired) = sorted(&outcome);
                 self.applied(job, begun, Ok(success), drift.or(repaired));
                 true
             }
+            // Nobody listens any more.
+            Err(Error::Superseded) => true,
             Err(error) => {
                 let closed = match &job.wanted {
-                    // Never open: what cannot be enforced is at least closed (invariant 6).
-                    Some(wanted) if !has_rules(enforcer) => enforcer.enforce(Some(&closed(wanted))).is_ok(),
+                    // Never open: what cannot be enforced is at least closed (invariant 6). But a lost answer is no refusal:
+                    // what is in force, though nobody has said so, must not be closed again.
+                    Some(wanted) if !enforcer.has_rules() => {
+                        enforcer.enforce_while(Some(&closed(wanted)), current).is_ok()
+                    }
                     _ => false,
                 };
                 let refusal = Refusal {
@@ -354,34 +387,12 @@ impl Worker {
         }
     }
 
-    /// A namespace without rules does not track connections. Those that are open when the first ruleset comes would get
-    /// their direction from whichever packet comes first: a denied one could live on, and an allowed one could stall
-    /// (statements 105 to 107). So conntrack is told of them, with nothing slow between this and the transaction.
-    fn track_connections(&self, netns: &Netns) {
-        static LACKS: Once = Once::new();
-        match netns.run(track_established) {
-            Ok(Ok(tracked)) => debug!(
-                uid = %self.pod,
-                inbound = tracked.inbound,
-                outbound = tracked.outbound,
-                "Running connections made known to conntrack"
-            ),
-            Ok(Err(error @ ringfence_netlink::Error::Lacks(_))) => LACKS.call_once(|| {
-                warn!(%error, "Connections that are open when a pod's first rules come may stall, or live on although denied");
-            }),
-            Ok(Err(error)) => {
-                warn!(uid = %self.pod, %error, "Not every running connection could be made known to conntrack");
-            }
-            Err(error) => warn!(uid = %self.pod, %error, "Running connections could not be looked at"),
-        }
-    }
-
     fn applied(&self, job: Job, begun: Instant, result: Result<Success, Refusal>, drift: Option<Drift>) {
-        let committed = Instant::now();
+        let committed = self.host.now();
         // The loop has ended: so does this thread, at its next look at the mailbox.
-        drop(self.reports.results.send(Applied {
-            pod: self.pod.clone(),
-            run: self.run,
+        drop(self.order.reports.results.send(Applied {
+            pod: self.order.pod.clone(),
+            run: self.order.run,
             wanted: job.wanted,
             stamp: job.stamp,
             committed,
@@ -393,23 +404,19 @@ impl Worker {
 
     fn opened(&self, result: Result<Opened, OpenError>) {
         self.send(Event::Netns(NetnsEvent::Opened {
-            pod: self.pod.clone(),
-            run: self.run,
+            pod: self.order.pod.clone(),
+            run: self.order.run,
             result,
         }));
     }
 
     fn send(&self, event: Event) {
         // As for results.
-        drop(self.reports.events.send(event));
+        drop(self.order.reports.events.send(event));
     }
 }
 
-fn has_rules(enforcer: &Enforcer) -> bool {
-    enforcer.current().is_some() || enforcer.unknown().is_some()
-}
-
-fn found(enforcer: &Enforcer) -> Option<Found> {
+fn found<K: Kernel>(enforcer: &Enforcer<K>) -> Option<Found> {
     match enforcer.current() {
         Some(ruleset) => Some(Found::Rules(Arc::new(ruleset.clone()))),
         None => enforcer.unknown().map(|_| Found::Unknown),

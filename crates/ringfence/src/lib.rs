@@ -1,8 +1,9 @@
 //! Ringfence's program: the per-node agent and its command line.
 //!
 //! Reading order: [`agent`] (what the process is made of), [`controller`] (the loop that owns all state), [`applier`]
-//! (one thread per pod), [`sandboxes`] and [`watcher`] (where the pods' network namespaces are), [`snapshot`] (what readers
-//! see), [`http`], [`metrics`] and [`announce`] (what the cluster is told); then the commands that need no agent: [`render`], [`explain`] (which the agent serves
+//! (one thread per pod) on [`host`] and [`threads`], [`sandboxes`] and [`watcher`] (where the pods' network namespaces are),
+//! [`snapshot`] (what readers see), [`http`], [`metrics`] and [`announce`] (what the cluster is told); then the commands that
+//! need no agent: [`render`], [`explain`] (which the agent serves
 //! too), [`reach`], [`check`], [`cleanup`].
 
 pub mod agent;
@@ -18,6 +19,7 @@ pub mod drops;
 pub mod event;
 pub mod explain;
 pub mod findings;
+pub mod host;
 pub mod http;
 pub mod logging;
 mod manifests;
@@ -31,6 +33,7 @@ mod table;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod threads;
 pub mod watcher;
 pub mod watches;
 

@@ -38,9 +38,13 @@ pub struct Watcher {
 
 #[derive(Debug, Default)]
 struct Shared {
-    paths: Mutex<BTreeMap<PodUid, Watched>>,
+    paths: Paths,
     stop: AtomicBool,
 }
+
+/// The paths that are looked at, and what was reported of each.
+#[derive(Debug, Default)]
+pub struct Paths(Mutex<BTreeMap<PodUid, Watched>>);
 
 #[derive(Debug)]
 struct Watched {
@@ -67,10 +71,47 @@ impl From<Option<NetnsId>> for Sight {
     }
 }
 
-impl Shared {
+impl Paths {
+    /// Looks at this path too, from now on, as if for the first time.
+    pub fn track(&self, pod: PodUid, path: PathBuf) {
+        let watched = Watched {
+            path,
+            reported: Sight::Unseen,
+        };
+        self.lock().insert(pod, watched);
+    }
+
+    /// Reports nothing more about the pod.
+    pub fn forget(&self, pod: &PodUid) {
+        self.lock().remove(pod);
+    }
+
+    /// Looks at all of them and reports what is news.
+    pub fn look(&self, identity: impl Fn(&Path) -> Option<NetnsId>, events: &UnboundedSender<Event>) {
+        // The paths are looked at without the lock, which the loop takes too.
+        let paths: Vec<(PodUid, PathBuf)> = self
+            .lock()
+            .iter()
+            .map(|(pod, watched)| (pod.clone(), watched.path.clone()))
+            .collect();
+        for (pod, path) in paths {
+            let id = identity(&path);
+            let mut watched = self.lock();
+            // It may have been forgotten, or tracked anew with another path, in between.
+            let Some(entry) = watched.get_mut(&pod).filter(|entry| entry.path == path) else {
+                continue;
+            };
+            if entry.reported != Sight::from(id) {
+                entry.reported = id.into();
+                drop(watched);
+                drop(events.send(Event::Netns(NetnsEvent::Seen { pod, path, id })));
+            }
+        }
+    }
+
     /// Paths are changed by assignments only, so a map that a panicking thread held is whole.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, Watched>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,16 +128,12 @@ impl Watcher {
 
     /// Reports what is at the path, now and whenever it changes.
     pub fn track(&self, pod: PodUid, path: PathBuf) {
-        let watched = Watched {
-            path,
-            reported: Sight::Unseen,
-        };
-        self.shared.lock().insert(pod, watched);
+        self.shared.paths.track(pod, path);
     }
 
     /// Reports nothing more about the pod.
     pub fn forget(&self, pod: &PodUid) {
-        self.shared.lock().remove(pod);
+        self.shared.paths.forget(pod);
     }
 }
 
@@ -131,25 +168,7 @@ fn watch(shared: &Shared, events: &UnboundedSender<Event>, mounted: &dyn Fn()) {
 
 fn look(shared: &Shared, events: &UnboundedSender<Event>) {
     let Some(device) = device() else { return };
-    // The paths are looked at without the lock, which the loop takes too.
-    let paths: Vec<(PodUid, PathBuf)> = shared
-        .lock()
-        .iter()
-        .map(|(pod, watched)| (pod.clone(), watched.path.clone()))
-        .collect();
-    for (pod, path) in paths {
-        let id = identity(&path, device);
-        let mut watched = shared.lock();
-        // It may have been forgotten, or tracked anew with another path, in between.
-        let Some(entry) = watched.get_mut(&pod).filter(|entry| entry.path == path) else {
-            continue;
-        };
-        if entry.reported != Sight::from(id) {
-            entry.reported = id.into();
-            drop(watched);
-            drop(events.send(Event::Netns(NetnsEvent::Seen { pod, path, id })));
-        }
-    }
+    shared.paths.look(|path| identity(path, device), events);
 }
 
 /// The device of the kernel's file system of namespaces: a file on another one is no namespace (yet).

@@ -47,7 +47,10 @@ impl Target {
     /// something could not be read.
     pub(super) fn must_hold(&self, unread: &[Source]) -> bool {
         let found = self.earlier.as_ref().and_then(|earlier| earlier.found.as_ref());
-        !unread.is_empty() && found.is_some_and(|(openings, _)| !openings.cover(self.wanted.as_deref()))
+        // A new namespace may have the identity of a former one that is gone: without rules there is nothing to hold.
+        !unread.is_empty()
+            && self.has_rules
+            && found.is_some_and(|(openings, _)| !openings.cover(self.wanted.as_deref()))
     }
 
     /// Keeps what is in force.
@@ -157,6 +160,7 @@ mod tests {
     #[track_caller]
     fn check(found: Option<Found>, wanted: Option<Ruleset>, expected: Option<&str>) {
         let mut target = Target::new(Arc::new(testing::pod("shop", "web")), Ok("/run/netns/web".into()));
+        target.has_rules = found.is_some();
         target.note_found(netns(), found);
         target.wanted = wanted.map(Arc::new);
         assert!(!target.must_hold(&[]), "everything is known");
@@ -201,9 +205,15 @@ mod tests {
         assert!(!target.must_hold(&unread()), "these rules are of this run");
 
         let mut target = Target::new(Arc::new(testing::pod("shop", "web")), Ok("/run/netns/web".into()));
+        target.has_rules = true;
         target.note_found(netns(), Some(Found::Rules(Arc::new(rules()))));
         assert!(target.must_hold(&unread()));
         target.release("it has gone for a moment".into());
+        assert!(
+            !target.must_hold(&unread()),
+            "another one of its identity has no rules (129)"
+        );
+        target.has_rules = true;
         target.note_found(netns(), Some(Found::Rules(Arc::new(both()))));
         target.wanted = Some(Arc::new(rules()));
         assert!(

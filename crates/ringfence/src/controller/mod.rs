@@ -17,7 +17,7 @@ mod roster;
 mod target;
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -42,12 +42,13 @@ use crate::applier::Reports;
 use crate::drops::Drops;
 use crate::event::{Applied, Event, Stamp};
 use crate::findings::Findings;
+use crate::host::Hands;
 use crate::http::Readers;
 use crate::metrics::Metrics;
 use crate::sandboxes::Sandboxes;
 use crate::snapshot::Snapshot;
 use crate::template::NetnsTemplate;
-use crate::watcher::Watcher;
+use crate::threads::Threads;
 use crate::watches::Watches;
 
 /// Batches and results that one turn takes in at most, so that what is waiting for the kernel does not wait for ever.
@@ -121,54 +122,17 @@ pub fn start_announced(
 ) -> anyhow::Result<Running> {
     let (events, queue) = unbounded_channel();
     let (results, done) = unbounded_channel();
-    let metrics = Arc::new(Metrics::new()?);
-    let (places, changes) = Places::new(setup.netns_path.clone(), sandboxes);
-    let mut empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
-    empty.runtime = places.health();
-    empty.announcer = announcer.clone();
-    let snapshots = Arc::new(ArcSwap::from_pointee(empty.clone()));
-    let readers = Readers {
-        snapshots: Arc::clone(&snapshots),
-        events: events.clone(),
-        metrics: Arc::clone(&metrics),
-        drops: Arc::new(Drops::default()),
-        watches: Watches::default(),
+    let poke = sandboxes.as_ref().map(|sandboxes| Arc::clone(&sandboxes.poke));
+    let mounted = move || {
+        if let Some(poke) = &poke {
+            poke();
+        }
     };
-    let options = Options {
-        locality: Locality::Node(Arc::clone(&setup.node)),
-        scope: setup.scope,
-        kernel: setup.features,
-        node_addresses: setup.node_addresses.clone(),
-    };
-    let controller = Controller {
-        index: Index::new(options.clone()),
-        locality: options.locality,
-        watcher: Watcher::start(events.clone(), places.poker())?,
-        places,
-        reports: Reports { events, results },
-        quiet_until: None,
-        targets: BTreeMap::new(),
-        names: BTreeMap::new(),
-        active: HashMap::new(),
-        roster: Roster::default(),
-        findings: Findings::default(),
-        announcements: Announcements::new(announcer),
-        snapshot: empty,
-        snapshots,
-        metrics,
-        synced: false,
-        unread: Vec::new(),
-        runs: 0,
-        retries: BTreeSet::new(),
-        verified: None,
-        next_verify: Instant::now() + setup.resync / SLICES,
-        due: BTreeSet::new(),
-        touched: BTreeSet::new(),
-        stamp: None,
-        pods_changed: false,
-        observer,
-        setup,
-    };
+    let hands = Box::new(Threads::start(events.clone(), mounted)?);
+    let reports = Reports { events, results };
+    let (mut controller, changes) = Controller::new(setup, sandboxes, reports, hands, observer, Instant::now())?;
+    controller.announce_by(announcer);
+    let readers = controller.readers();
     // Without the I/O driver a wake-up is a futex and not a trip through epoll.
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new()
@@ -197,19 +161,19 @@ impl Running {
     }
 }
 
-/// The state.
-struct Controller {
+/// The state. [`start`] runs it on a thread; a simulation calls [`Controller::handle`] and [`Controller::finish`] itself.
+pub struct Controller {
     setup: Setup,
     locality: Locality,
     index: Index,
     /// Where the pods' network namespaces are.
     places: Places,
-    watcher: Watcher,
+    hands: Box<dyn Hands>,
     targets: BTreeMap<PodUid, Target>,
     /// The local pods of each name: more than one for a moment, when a pod is replaced by another one of its name.
     names: BTreeMap<NamespacedName, BTreeSet<PodUid>>,
     /// The one of them that may use the path.
-    active: HashMap<NamespacedName, PodUid>,
+    active: BTreeMap<NamespacedName, PodUid>,
     roster: Roster,
     findings: Findings,
     announcements: Announcements,
@@ -242,6 +206,74 @@ struct Controller {
 }
 
 impl Controller {
+    /// A loop that has not begun. Where the container runtime is asked, its news come out of the second value.
+    pub fn new(
+        setup: Setup,
+        sandboxes: Option<Sandboxes>,
+        reports: Reports,
+        hands: Box<dyn Hands>,
+        observer: Observer,
+        now: Instant,
+    ) -> anyhow::Result<(Self, Option<Receiver<Vec<Change>>>)> {
+        let (places, changes) = Places::new(setup.netns_path.clone(), sandboxes);
+        let mut empty = Snapshot::empty(Arc::clone(&setup.node), setup.scope, Arc::clone(&setup.source));
+        empty.runtime = places.health();
+        let options = Options {
+            locality: Locality::Node(Arc::clone(&setup.node)),
+            scope: setup.scope,
+            kernel: setup.features,
+            node_addresses: setup.node_addresses.clone(),
+        };
+        let controller = Self {
+            index: Index::new(options.clone()),
+            locality: options.locality,
+            places,
+            hands,
+            reports,
+            quiet_until: None,
+            targets: BTreeMap::new(),
+            names: BTreeMap::new(),
+            active: BTreeMap::new(),
+            roster: Roster::default(),
+            findings: Findings::default(),
+            announcements: Announcements::new(Announcer::default()),
+            snapshots: Arc::new(ArcSwap::from_pointee(empty.clone())),
+            snapshot: empty,
+            metrics: Arc::new(Metrics::new()?),
+            synced: false,
+            unread: Vec::new(),
+            runs: 0,
+            retries: BTreeSet::new(),
+            verified: None,
+            next_verify: now + setup.resync / SLICES,
+            due: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            stamp: None,
+            pods_changed: false,
+            observer,
+            setup,
+        };
+        Ok((controller, changes))
+    }
+
+    /// The cluster is told by this one from now on; without, it is told nothing.
+    fn announce_by(&mut self, announcer: Announcer) {
+        self.snapshot.announcer = announcer.clone();
+        self.snapshots.store(Arc::new(self.snapshot.clone()));
+        self.announcements = Announcements::new(announcer);
+    }
+
+    /// What readers of its state need.
+    pub fn readers(&self) -> Readers {
+        Readers {
+            snapshots: Arc::clone(&self.snapshots),
+            events: self.reports.events.clone(),
+            metrics: Arc::clone(&self.metrics),
+            drops: Arc::new(Drops::default()),
+            watches: Watches::default(),
+        }
+    }
+
     async fn run(
         mut self,
         mut source: Receiver<Vec<Update>>,
@@ -271,7 +303,6 @@ impl Controller {
                 () = tokio::time::sleep_until(wake.into()) => Event::Timer,
             };
             let now = Instant::now();
-            self.quiet_until = self.quiet_until.filter(|until| now < *until);
             let mut running = self.handle(event, now);
             // What has queued up meanwhile is one turn with one commit, one of each kind at a time, so that none starves
             // the others.
@@ -301,7 +332,8 @@ impl Controller {
         }
     }
 
-    fn next_wake(&self) -> Instant {
+    /// When [`Event::Timer`] is due.
+    pub fn next_wake(&self) -> Instant {
         let retry = self.retries.first().map(|(retry, _)| *retry);
         [retry, self.quiet_until]
             .into_iter()

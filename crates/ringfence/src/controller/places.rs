@@ -88,16 +88,6 @@ impl Places {
         }
     }
 
-    /// The same for another thread.
-    pub(super) fn poker(&self) -> impl Fn() + Send + 'static {
-        let poke = self.runtime.as_ref().map(|runtime| Arc::clone(&runtime.poke));
-        move || {
-            if let Some(poke) = &poke {
-                poke();
-            }
-        }
-    }
-
     /// Asks the runtime now, if it has not said where this pod's sandbox is.
     pub(super) fn look_for(&self, pod: &PodUid) {
         if let Some(runtime) = &self.runtime

@@ -58,7 +58,7 @@ impl Controller {
         let Some(target) = self.targets.remove(pod) else {
             return;
         };
-        self.watcher.forget(pod);
+        self.hands.forget(pod);
         self.announcements.gone(pod);
         self.index.set_facts(pod, None);
         let name = target.pod.name.clone();
@@ -94,7 +94,7 @@ impl Controller {
             return;
         }
         if let Some(before) = before {
-            self.watcher.forget(&before);
+            self.hands.forget(&before);
             if let Some(target) = self.targets.get_mut(&before) {
                 target.release("a newer pod has its name and its network namespace".into());
             }
@@ -107,7 +107,7 @@ impl Controller {
         self.active.insert(name.clone(), newest.clone());
         let path = self.targets.get(&newest).and_then(|target| target.path.clone().ok());
         if let Some(path) = path {
-            self.watcher.track(newest.clone(), path);
+            self.hands.track(newest.clone(), path);
         }
         if self.synced {
             self.open(&newest, Cause::Pod, now);
@@ -139,17 +139,19 @@ impl Controller {
         let stamp = Stamp { cause, received: now };
         target.stamp = Some(stamp.earlier(target.stamp));
         self.runs += 1;
-        match Applier::start(pod.clone(), path, self.runs, self.setup.features, self.reports.clone()) {
+        // The former one ends before the next begins, as far as it depends on the loop.
+        target.phase = Phase::Broken;
+        let (features, reports) = (self.setup.features, self.reports.clone());
+        match Applier::start(&mut *self.hands, pod.clone(), path, self.runs, features, reports) {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 // Nor is anything written before it is known what is there, where that may have to stay.
                 if target.facts_known && self.unread.is_empty() {
-                    applier.mailbox().enforce(target.wanted.clone(), target.stamp.take());
+                    applier.mailbox().enforce(target.give(), target.stamp.take());
                 }
                 target.phase = Phase::Opening(applier);
             }
             Err(error) => {
-                target.phase = Phase::Broken;
                 let retry = target.fail(format!("no thread could be started: {error}").into(), false, now);
                 self.retries.insert((retry, pod.clone()));
             }
@@ -197,14 +199,14 @@ impl Controller {
         match path {
             Ok(path) => {
                 target.release("its network namespace is another one".into());
-                self.watcher.track(pod.clone(), path);
+                self.hands.track(pod.clone(), path);
                 if self.synced {
                     self.open(pod, Cause::Netns, now);
                 }
             }
             Err(reason) => {
                 target.release(reason);
-                self.watcher.forget(pod);
+                self.hands.forget(pod);
             }
         }
     }
@@ -281,7 +283,7 @@ impl Controller {
                     && let Ok(path) = target.path.clone()
                 {
                     // Replaced while it was being opened, before or after: the watcher is to say what is there now.
-                    self.watcher.track(pod.clone(), path);
+                    self.hands.track(pod.clone(), path);
                 }
                 match facts {
                     Ok(facts) => self.index.set_facts(pod, Some(target_facts(facts))),
@@ -300,7 +302,7 @@ impl Controller {
                 // The watcher may have reported the namespace while the applier was still running into the void: it
                 // is to say once more what it sees.
                 if let Ok(path) = target.path.clone() {
-                    self.watcher.track(pod.clone(), path);
+                    self.hands.track(pod.clone(), path);
                 }
             }
             Err(OpenError { pending: false, reason }) => {
@@ -338,14 +340,14 @@ impl Controller {
                 target.hold(&self.unread);
             }
             Phase::Live(applier, _) => {
+                let mailbox = Arc::clone(applier.mailbox());
                 target.held = None;
                 self.quiet_until = Some(now + QUIET);
-                let stamp = target.stamp.take();
-                applier.mailbox().enforce(target.wanted.clone(), stamp);
+                mailbox.enforce(target.give(), target.stamp.take());
             }
             Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
-                let stamp = target.stamp.take();
-                applier.mailbox().enforce(target.wanted.clone(), stamp);
+                let mailbox = Arc::clone(applier.mailbox());
+                mailbox.enforce(target.give(), target.stamp.take());
             }
             Phase::Idle(_) if target.wanted.is_some() => {
                 let cause = target.stamp.map_or(Cause::Policy, |stamp| stamp.cause);

@@ -42,6 +42,8 @@ pub(super) struct Target {
     pub(super) seen_meanwhile: Sight,
     /// Whether rules of an earlier run were found there.
     pub(super) has_rules: bool,
+    /// Whether an applier was given rules. They may be in force before it says so.
+    pub(super) handed_over: bool,
     /// What was found there when it was opened first, as long as it may have to stay.
     pub(super) earlier: Option<Earlier>,
     /// Why it stays although something else is wanted.
@@ -101,10 +103,12 @@ impl Target {
             facts_known: false,
             seen_meanwhile: Sight::Unseen,
             has_rules: false,
+            handed_over: false,
             earlier: None,
             held: None,
             state: State::Pending("it is new".into()),
-            since: SystemTime::now(),
+            // The first row says since when.
+            since: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -132,13 +136,20 @@ impl Target {
         self.in_kernel = InKernel::Untouched;
         self.facts_known = false;
         self.has_rules = false;
+        self.handed_over = false;
         self.held = None;
         self.failure = None;
     }
 
     /// Whether nothing isolates it and nothing of Ringfence is in its namespace, now or before.
     pub(super) fn nothing_to_do(&self) -> bool {
-        self.wanted.is_none() && !self.has_rules && self.in_kernel == InKernel::Untouched
+        self.wanted.is_none() && !self.has_rules && !self.handed_over && self.in_kernel == InKernel::Untouched
+    }
+
+    /// The latest ruleset, for the applier.
+    pub(super) fn give(&mut self) -> Option<Arc<Ruleset>> {
+        self.handed_over |= self.wanted.is_some();
+        self.wanted.clone()
     }
 
     /// Lets the applier go; another one is started when there is something to do.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use ringfence_kube::directory::Update;
 use ringfence_model::{Consequence, Diagnostic, Object, ObjectKey, PodUid, Reason, Severity, Source};
@@ -20,7 +20,8 @@ use crate::snapshot::State;
 
 impl Controller {
     /// Takes in an event; the kernel and the readers hear of it in [`Self::finish`]. `false` ends the loop.
-    pub(super) fn handle(&mut self, event: Event, now: Instant) -> bool {
+    pub fn handle(&mut self, event: Event, now: Instant) -> bool {
+        self.quiet_until = self.quiet_until.filter(|until| now < *until);
         match event {
             Event::Source(batch) => batch.into_iter().for_each(|update| self.update(update, now)),
             Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
@@ -49,7 +50,7 @@ impl Controller {
     }
 
     /// Commits, hands rulesets over, publishes. The kernel comes first: readers can wait.
-    pub(super) fn finish(&mut self, now: Instant) {
+    pub fn finish(&mut self, now: Instant) {
         let stamp = self.stamp.take();
         // No kernel write before the source has delivered everything once (invariant 5).
         if self.synced {
@@ -286,7 +287,7 @@ impl Controller {
     // === Readers ===
 
     fn publish(&mut self) {
-        let now = SystemTime::now();
+        let now = self.hands.date();
         for pod in std::mem::take(&mut self.touched) {
             let Some(target) = self.targets.get_mut(&pod) else {
                 continue;

@@ -1,0 +1,53 @@
+//! The threads beside the loop: one for each applier, one that looks at paths.
+
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+use std::time::SystemTime;
+
+use ringfence_model::PodUid;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::applier::Worker;
+use crate::event::Event;
+use crate::host::{Hands, Machine, Order};
+use crate::watcher::Watcher;
+
+/// Appliers only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
+const STACK: usize = 256 * 1024;
+
+/// The [`Hands`] of an agent.
+#[derive(Debug)]
+pub struct Threads {
+    watcher: Watcher,
+}
+
+impl Threads {
+    /// Starts the thread that looks at paths. It calls `mounted` when something was mounted or unmounted.
+    pub fn start(events: UnboundedSender<Event>, mounted: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let watcher = Watcher::start(events, mounted)?;
+        Ok(Self { watcher })
+    }
+}
+
+impl Hands for Threads {
+    fn start(&mut self, order: Order) -> io::Result<()> {
+        thread::Builder::new()
+            .name(format!("apply-{}", order.run))
+            .stack_size(STACK)
+            .spawn(move || Worker::new(order, Machine).run())?;
+        Ok(())
+    }
+
+    fn track(&mut self, pod: PodUid, path: PathBuf) {
+        self.watcher.track(pod, path);
+    }
+
+    fn forget(&mut self, pod: &PodUid) {
+        self.watcher.forget(pod);
+    }
+
+    fn date(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
