@@ -102,17 +102,14 @@ impl Decoder {
     /// connection.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), Malformed> {
         while !bytes.is_empty() {
-            let (side, left) = match self.payload.take() {
-                Some(payload) => payload,
-                None => {
-                    let wanted = (MUX_HEADER - self.header.len()).min(bytes.len());
-                    self.header.extend(&bytes[..wanted]);
-                    bytes = &bytes[wanted..];
-                    if self.header.len() == MUX_HEADER {
-                        self.payload = Some(self.begin()?);
-                    }
-                    continue;
+            let Some((side, left)) = self.payload.take() else {
+                let wanted = (MUX_HEADER - self.header.len()).min(bytes.len());
+                self.header.extend(&bytes[..wanted]);
+                bytes = &bytes[wanted..];
+                if self.header.len() == MUX_HEADER {
+                    self.payload = Some(self.begin()?);
                 }
+                continue;
             };
             let (now, rest) = bytes.split_at(left.min(bytes.len()));
             bytes = rest;

@@ -27,6 +27,7 @@ pub fn connection(bytes: &[u8], piece: usize) -> Reading {
     let mut reading = Reading::default();
     for piece in bytes.chunks(piece.max(1)) {
         let mut frames = Vec::new();
+        // Frames before a malformed one in the same piece count as well.
         reading.malformed = decoder.feed(piece, &mut frames).is_err();
         for frame in frames {
             reading.frames += 1;
