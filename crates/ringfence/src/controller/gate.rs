@@ -99,13 +99,8 @@ impl Controller {
                 self.places.poke();
                 self.place_all(now);
             }
-            // Whoever waited is not heard any more. What follows is seen by the runtime's lists alone, so those count.
-            Hook::Lost => {
-                if self.places.has_runtime() {
-                    self.places.forget_hooked();
-                    self.place_all(now);
-                }
-            }
+            // What follows is seen by the runtime's lists alone.
+            Hook::Lost => self.places.poke(),
         }
     }
 

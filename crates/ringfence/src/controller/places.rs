@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ringfence_cri::{Change, Health};
 use ringfence_model::{Pod, PodUid};
@@ -26,6 +27,8 @@ pub(super) struct Places {
 struct Hooked {
     sandbox: String,
     path: PathBuf,
+    /// When it was said: sandboxes that were made later go before it.
+    at: SystemTime,
 }
 
 struct Runtime {
@@ -95,7 +98,8 @@ impl Places {
 
     /// Takes in what a hook says of a sandbox that is new.
     pub(super) fn hook(&mut self, pod: PodUid, sandbox: String, path: PathBuf) {
-        self.hooked.insert(pod, Hooked { sandbox, path });
+        let at = SystemTime::now();
+        self.hooked.insert(pod, Hooked { sandbox, path, at });
     }
 
     /// The sandbox goes. The pod whose place may have changed.
@@ -152,9 +156,15 @@ impl Places {
     pub(super) fn take(&mut self, change: Change) -> Option<PodUid> {
         let runtime = self.runtime.as_mut()?;
         Some(match change {
-            Change::Found { pod, path, sandbox, .. } => {
-                // From here on the lists know it.
-                if self.hooked.get(&pod).is_some_and(|hooked| hooked.sandbox == sandbox) {
+            Change::Found {
+                pod,
+                path,
+                sandbox,
+                created,
+            } => {
+                // From here on the lists know it, or a newer one that nobody has asked about.
+                let overtakes = |hooked: &Hooked| hooked.sandbox == sandbox || created > Some(hooked.at);
+                if self.hooked.get(&pod).is_some_and(overtakes) {
                     self.hooked.remove(&pod);
                 }
                 runtime.placed.insert(pod.clone(), Ok(path));
@@ -300,6 +310,18 @@ mod tests {
         assert_eq!(places.unhook("new"), None, "the lists tell when it goes");
         places.take(Change::Gone { pod: web.uid.clone() });
         check(&places, &web, Err("containerd has not listed its sandboxes yet"));
+
+        // One that is made while nobody asks.
+        places.hook(web.uid.clone(), "lost".into(), "/run/netns/cni-4".into());
+        let newer = Change::Found {
+            pod: web.uid.clone(),
+            path: "/run/netns/cni-5".into(),
+            sandbox: "newer".into(),
+            created: Some(SystemTime::now() + std::time::Duration::from_secs(1)),
+        };
+        places.take(newer);
+        check(&places, &web, Ok("/run/netns/cni-5"));
+        places.take(Change::Gone { pod: web.uid.clone() });
 
         // One whose start was refused is in no list.
         places.hook(web.uid.clone(), "refused".into(), "/run/netns/cni-3".into());
