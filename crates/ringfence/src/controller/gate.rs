@@ -236,7 +236,14 @@ impl Controller {
 
     /// Answers what can be answered.
     pub(super) fn answer_starts(&mut self, now: Instant) {
-        for start in std::mem::take(&mut self.gate.waiting) {
+        for mut start in std::mem::take(&mut self.gate.waiting) {
+            // Its object has come meanwhile: only now it is known whose place that is.
+            if start.sandbox.uid.is_none()
+                && let Some(pod) = self.active.get(&start.sandbox.name)
+            {
+                start.sandbox.uid = Some(pod.clone());
+                self.found(&start.sandbox, now);
+            }
             let verdict = self.verdict(&start).or_else(|| self.too_late(&start, now));
             let Some(answer) = verdict else {
                 self.gate.waiting.push(start);
