@@ -105,7 +105,7 @@ impl Node {
             _silent: silent,
         };
         if from != From::Nowhere {
-            node.eventually(|| node.readers().snapshots.load().synced, |synced| *synced);
+            eventually(|| node.readers().snapshots.load().synced, |synced| *synced);
         }
         node
     }
@@ -130,7 +130,7 @@ impl Node {
             let snapshot = self.readers().snapshots.load();
             (snapshot.policies.len(), snapshot.pods.len())
         };
-        self.eventually(known, |found| *found == (policies, pods));
+        eventually(known, |found| *found == (policies, pods));
     }
 
     fn readers(&self) -> &ringfence::http::Readers {
@@ -167,18 +167,18 @@ impl Node {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or_else(|| panic!("{series} in\n{text}"))
     }
+}
 
-    #[track_caller]
-    fn eventually<T: std::fmt::Debug>(&self, look: impl Fn() -> T, good: impl Fn(&T) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let seen = look();
-            if good(&seen) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {seen:?}");
-            std::thread::sleep(Duration::from_millis(10));
+#[track_caller]
+fn eventually<T: std::fmt::Debug>(look: impl Fn() -> T, good: impl Fn(&T) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if good(&seen) {
+            return;
         }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {seen:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -255,7 +255,7 @@ fn s129_a_pod_that_the_source_has_not_delivered_is_closed_by_what_it_has_request
         let status = snapshot.pods.get(&NamespacedName::new("shop", "web")).cloned();
         status.map(|status| (status.state.clone(), status.pod.attachments.len(), status.pod.started))
     };
-    node.eventually(describe, |found| {
+    eventually(describe, |found| {
         // The manifest's start and not that of the sandbox.
         matches!(found, Some((State::Enforced, 2, 1_767_225_600)))
     });
@@ -263,7 +263,7 @@ fn s129_a_pod_that_the_source_has_not_delivered_is_closed_by_what_it_has_request
     node.hook(Hook::Gone {
         sandbox: "sandbox-web".into(),
     });
-    node.eventually(|| node.state("web"), |state| matches!(state, Some(State::Pending(_))));
+    eventually(|| node.state("web"), |state| matches!(state, Some(State::Pending(_))));
     check_closed(&netns);
 }
 
@@ -273,14 +273,14 @@ fn a_pod_that_only_its_sandbox_has_told_of_goes_with_it_and_its_rules_stay() {
     node.save_and_wait(&[closing("guard", "web")], 1, 0);
     let netns = node.netns("web");
     assert_eq!(node.ask(raw("web", at(&netns))), Ok(()));
-    node.eventually(|| node.state("web"), |state| *state == Some(State::Enforced));
+    eventually(|| node.state("web"), |state| *state == Some(State::Enforced));
     node.hook(Hook::Gone {
         sandbox: "another".into(),
     });
     node.hook(Hook::Gone {
         sandbox: "sandbox-web".into(),
     });
-    node.eventually(|| node.state("web"), Option::is_none);
+    eventually(|| node.state("web"), Option::is_none);
     check_closed(&netns);
 }
 
@@ -346,8 +346,8 @@ fn a_new_sandbox_of_a_running_pod_is_closed_although_the_lists_are_about_the_old
     say(vec![Change::Synced]);
     node.save_and_wait(&[pod("web", "10.20.1.10"), closing("guard", "web")], 1, 1);
     say(vec![listed(&first, "first")]);
-    node.eventually(|| rules(&first), |rules| rules.contains("chain net1-in"));
-    node.eventually(
+    eventually(|| rules(&first), |rules| rules.contains("chain net1-in"));
+    eventually(
         || node.metric("ringfence_unprotected_start_seconds_count") > 0.5,
         |noted| *noted,
     );
@@ -361,7 +361,7 @@ fn a_new_sandbox_of_a_running_pod_is_closed_although_the_lists_are_about_the_old
     say(vec![listed(&second, "second")]);
     // Policies that come now are the second one's.
     node.save_and_wait(&[pod("web", "10.20.1.10")], 0, 1);
-    node.eventually(|| rules(&second), String::is_empty);
+    eventually(|| rules(&second), String::is_empty);
     check_closed(&first);
     assert!(
         node.metric("ringfence_unprotected_start_seconds_count") < 1.5,
@@ -385,8 +385,8 @@ fn sandboxes_that_are_there_when_the_connection_is_made_are_placed() {
     let now = SystemTime::now();
     let sandboxes = [raw("web", at(&web)), raw("api", at(&api))];
     node.hook(Hook::Listed(sandboxes.map(|raw| sandbox(raw, "n1", now)).into()));
-    node.eventually(|| rules(&web), |rules| rules.contains("chain net1-in"));
-    node.eventually(|| rules(&api), |rules| rules.contains("chain net1-in"));
+    eventually(|| rules(&web), |rules| rules.contains("chain net1-in"));
+    eventually(|| rules(&api), |rules| rules.contains("chain net1-in"));
 }
 
 // === The chained network plugin ===
