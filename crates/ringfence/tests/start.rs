@@ -23,7 +23,7 @@ use ringfence_kube::directory::{self, Update};
 use ringfence_model::{NamespacedName, PodUid, Scope};
 use ringfence_nri::{Network, Sandbox};
 use ringfence_testkit::manifest::{Manifest, documents};
-use ringfence_testkit::{ManifestFolder, NamedNetns};
+use ringfence_testkit::{ManifestFolder, NamedNetns, run_program};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
@@ -160,6 +160,28 @@ impl Node {
         answer.recv_timeout(PATIENCE).expect("an answer")
     }
 
+    /// The same for a pod that may start: what nft lists in its namespace at that moment. The loop stands still meanwhile, so
+    /// what is not there yet cannot come in between.
+    #[track_caller]
+    fn ask_and_look(&self, raw: Sandbox, netns: &NamedNetns) -> String {
+        let (sender, answer) = mpsc::channel();
+        let received = Instant::now();
+        let inside = std::sync::Arc::clone(netns.netns());
+        let look = move |answer: Result<(), String>| {
+            let listing = inside.run(|| run_program("nft", &["list", "ruleset"], ""));
+            drop(sender.send((answer, listing.expect("entered").expect("listed"))));
+        };
+        self.hook(Hook::Start(Box::new(Start {
+            sandbox: sandbox(raw, "n1", SystemTime::now()),
+            answer: Answer::new(look),
+            received,
+            until: received + Duration::from_secs(10),
+        })));
+        let (answer, listing) = answer.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(answer, Ok(()));
+        listing
+    }
+
     fn metric(&self, series: &str) -> f64 {
         let snapshot = self.readers().snapshots.load_full();
         let text = self.readers().metrics.render(&snapshot, &[]).expect("it encodes");
@@ -235,8 +257,8 @@ fn s129_a_pod_that_the_source_knows_is_closed_when_its_start_is_answered() {
     let node = Node::start("known", From::Folder);
     node.save_and_wait(&[pod("web", "10.20.1.10"), closing("guard", "web")], 1, 1);
     let netns = node.netns("web");
-    assert_eq!(node.ask(raw("web", at(&netns))), Ok(()));
-    check_closed(&netns);
+    let listing = node.ask_and_look(raw("web", at(&netns)), &netns);
+    assert!(listing.contains("chain net1-in"), "{listing}");
     assert!(node.metric("ringfence_pod_start_seconds_count") > 0.5);
     assert!(node.metric("ringfence_pod_start_refused_total") < 0.5);
 }
@@ -246,8 +268,8 @@ fn s129_a_pod_that_the_source_has_not_delivered_is_closed_by_what_it_has_request
     let node = Node::start("unknown", From::Folder);
     node.save_and_wait(&[closing("guard", "web")], 1, 0);
     let netns = node.netns("web");
-    assert_eq!(node.ask(raw("web", at(&netns))), Ok(()));
-    check_closed(&netns);
+    let listing = node.ask_and_look(raw("web", at(&netns)), &netns);
+    assert!(listing.contains("chain net1-in"), "{listing}");
     // Its object comes later and takes its place.
     node.save_and_wait(&[pod("web", "10.20.1.10"), closing("guard", "web")], 1, 1);
     let describe = || {
@@ -355,8 +377,8 @@ fn a_new_sandbox_of_a_running_pod_is_closed_although_the_lists_are_about_the_old
         id: "second".into(),
         ..raw("web", at(&second))
     };
-    assert_eq!(node.ask(anew), Ok(()));
-    check_closed(&second);
+    let listing = node.ask_and_look(anew, &second);
+    assert!(listing.contains("chain net1-in"), "{listing}");
     say(vec![Change::Gone { pod: uid() }]);
     say(vec![listed(&second, "second")]);
     // Policies that come now are the second one's.
