@@ -169,6 +169,17 @@ impl Site {
     }
 }
 
+/// A process that is killed with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A named counter's packets.
 fn count(netns: &NamedNetns, family: &str, table: &str, name: &str) -> u64 {
     let listing = netns
@@ -294,19 +305,21 @@ fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
     let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n\
                 clusters: [{name: c, cluster: {server: 'https://127.0.0.1:9'}}]\nusers: [{name: u, user: {token: t}}]\n";
     std::fs::write(&kubeconfig, text).expect("written");
-    let mut agent = std::process::Command::new(common::PROGRAM)
-        .args(["agent", "--node", "n1", "--source", "kube", "--listen", "off"])
-        .arg("--nri-socket")
-        .arg(site.containerd.nri_socket())
-        .arg("--cri-socket")
-        .arg(site.containerd.socket())
-        .env("KUBECONFIG", &kubeconfig)
-        .env("NO_COLOR", "1")
-        .stdin(std::process::Stdio::null())
-        .stderr(std::fs::File::create(folder.path().join("log")).expect("a log"))
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let _agent = Ended(
+        std::process::Command::new(common::PROGRAM)
+            .args(["agent", "--node", "n1", "--source", "kube", "--listen", "off"])
+            .arg("--nri-socket")
+            .arg(site.containerd.nri_socket())
+            .arg("--cri-socket")
+            .arg(site.containerd.socket())
+            .env("KUBECONFIG", &kubeconfig)
+            .env("NO_COLOR", "1")
+            .stdin(std::process::Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("log")).expect("a log"))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts"),
+    );
     let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
     let connected = || {
         let log = log();
@@ -331,6 +344,4 @@ fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
     let mut tolerant = request("tolerant");
     tolerant.annotations.insert(TOLERATION.into(), "true".into());
     site.containerd.run_pod(&tolerant).expect("tolerated");
-    agent.kill().expect("it is killed");
-    agent.wait().expect("it ends");
 }
