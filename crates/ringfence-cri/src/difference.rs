@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringfence_model::PodUid;
 
@@ -16,6 +17,24 @@ pub(crate) struct Sandbox {
     pub(crate) name: String,
     attempt: u32,
     created_at: i64,
+}
+
+impl Sandbox {
+    /// One that no runtime has told of.
+    pub(crate) fn unlisted(id: String) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            attempt: 0,
+            created_at: 0,
+        }
+    }
+
+    /// When it was made; `None` where the runtime does not say.
+    fn created(&self) -> Option<SystemTime> {
+        let nanoseconds = u64::try_from(self.created_at).ok().filter(|since| *since > 0)?;
+        UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds))
+    }
 }
 
 /// What is known of the place of a pod's sandbox.
@@ -56,7 +75,7 @@ pub(crate) fn newest(list: Vec<PodSandbox>) -> BTreeMap<PodUid, Sandbox> {
 /// What was told of each pod: its sandbox and its place.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    pods: BTreeMap<PodUid, (String, Result<PathBuf, String>)>,
+    pods: BTreeMap<PodUid, (Sandbox, Result<PathBuf, String>)>,
 }
 
 impl Told {
@@ -71,7 +90,7 @@ impl Told {
     }
 
     /// Takes in a complete list and gives what is news.
-    pub(crate) fn update(&mut self, now: BTreeMap<PodUid, (String, Known)>) -> Vec<Change> {
+    pub(crate) fn update(&mut self, now: BTreeMap<PodUid, (Sandbox, Known)>) -> Vec<Change> {
         let mut changes = Vec::new();
         let before = std::mem::take(&mut self.pods);
         for (pod, old) in before {
@@ -91,8 +110,17 @@ impl Told {
             let (sandbox, place) = new.clone();
             self.pods.insert(pod.clone(), new);
             changes.push(match place {
-                Ok(path) => Change::Found { pod, path, sandbox },
-                Err(reason) => Change::Unusable { pod, sandbox, reason },
+                Ok(path) => Change::Found {
+                    pod,
+                    path,
+                    created: sandbox.created(),
+                    sandbox: sandbox.id,
+                },
+                Err(reason) => Change::Unusable {
+                    pod,
+                    sandbox: sandbox.id,
+                    reason,
+                },
             });
         }
         changes
@@ -157,9 +185,15 @@ mod tests {
         check_newest(vec![nameless, item("b", "", 0, 5), item("c", "a b", 0, 5)], &[]);
     }
 
-    fn now(pods: &[(&str, &str, Known)]) -> BTreeMap<PodUid, (String, Known)> {
+    fn now(pods: &[(&str, &str, Known)]) -> BTreeMap<PodUid, (Sandbox, Known)> {
+        let sandbox = |id: &str| Sandbox {
+            id: id.to_owned(),
+            name: "shop/web".to_owned(),
+            attempt: 0,
+            created_at: 1_500_000_000,
+        };
         pods.iter()
-            .map(|(pod, sandbox, known)| (uid(pod), ((*sandbox).to_owned(), known.clone())))
+            .map(|(pod, id, known)| (uid(pod), (sandbox(id), known.clone())))
             .collect()
     }
 
@@ -172,6 +206,7 @@ mod tests {
             pod: uid(pod),
             path: path.into(),
             sandbox: sandbox.into(),
+            created: Some(UNIX_EPOCH + Duration::from_millis(1500)),
         }
     }
 

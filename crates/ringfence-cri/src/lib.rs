@@ -23,13 +23,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ringfence_model::PodUid;
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc, watch as channel};
 
 pub use health::{Health, State};
+pub use place::visible;
 pub use proc::scan;
 
 /// Where runtimes have their sockets: containerd, CRI-O (also under the older name of the folder), k3s.
@@ -72,6 +73,8 @@ pub enum Change {
         path: PathBuf,
         /// The runtime's identifier of the sandbox.
         sandbox: String,
+        /// When the runtime made it, as the runtime says.
+        created: Option<SystemTime>,
     },
     /// The pod has a sandbox, but where its network namespace is cannot be known.
     Unusable {

@@ -91,17 +91,8 @@ pub(crate) fn place(sandbox: &str, answer: &PodSandboxStatusResponse, view: &imp
         .filter(|path| !path.is_empty())
         .map(|path| check(&path))
         .transpose()?;
-    if let Some(path) = &told {
-        if view.exists(path) {
-            return Ok(Place::At(path.clone()));
-        }
-        // One folder on every system that has both (FHS 3.0), but an image need not have the link.
-        if let Ok(rest) = path.strip_prefix("/var/run") {
-            let path = Path::new("/run").join(rest);
-            if view.exists(&path) {
-                return Ok(Place::At(path));
-            }
-        }
+    if let Some(seen) = told.as_deref().and_then(|path| seen(path, view)) {
+        return Ok(Place::At(seen));
     }
     // In a process namespace of its own, this process would see quite another one under that number; the control
     // group carries the sandbox's identifier with every runtime.
@@ -111,6 +102,23 @@ pub(crate) fn place(sandbox: &str, answer: &PodSandboxStatusResponse, view: &imp
     }
     told.map(Place::Unseen)
         .ok_or_else(|| "the container runtime does not say where the sandbox's network namespace is".to_owned())
+}
+
+/// Where this process sees what the runtime has at that path, if it does.
+fn seen(path: &Path, view: &impl View) -> Option<PathBuf> {
+    if view.exists(path) {
+        return Some(path.to_owned());
+    }
+    // One folder on every system that has both (FHS 3.0), but an image need not have the link.
+    let path = Path::new("/run").join(path.strip_prefix("/var/run").ok()?);
+    view.exists(&path).then_some(path)
+}
+
+/// The same for a path that a runtime has told in another way than over the CRI. One that is not to be seen is given as
+/// it is; an error says in words why it cannot be a place at all.
+pub fn visible(path: &str) -> Result<PathBuf, String> {
+    let path = check(path)?;
+    Ok(seen(&path, &Here).unwrap_or(path))
 }
 
 /// What is at the path is judged by whoever opens it; a path itself must name one place.

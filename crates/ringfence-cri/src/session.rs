@@ -183,7 +183,7 @@ impl Watcher {
         let mut now = BTreeMap::new();
         for (pod, sandbox) in &pods {
             let known = self.known(client, sandbox).await?;
-            now.insert(pod.clone(), (sandbox.id.clone(), known));
+            now.insert(pod.clone(), (sandbox.clone(), known));
         }
         let mut changes = self.told.update(now);
         for change in &changes {

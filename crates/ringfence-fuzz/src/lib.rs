@@ -17,6 +17,7 @@ pub mod listing;
 pub mod manifest;
 pub mod names;
 pub mod netlink;
+pub mod nri;
 pub mod pipeline;
 pub mod ports;
 pub mod ranges;
@@ -29,7 +30,7 @@ pub mod write;
 pub type Run = fn(&[u8]);
 
 /// Every target by the name of its executable, its corpus and its regressions.
-pub const TARGETS: [(&str, Run); 13] = [
+pub const TARGETS: [(&str, Run); 14] = [
     ("annotations", annotations::run),
     ("arguments", arguments::run),
     ("cidr", cidr::run),
@@ -38,6 +39,7 @@ pub const TARGETS: [(&str, Run); 13] = [
     ("manifest", manifest::run),
     ("names", names::run),
     ("netlink", netlink::run),
+    ("nri", nri::run),
     ("pipeline", pipeline::run),
     ("ports", ports::run),
     ("ranges", ranges::run),

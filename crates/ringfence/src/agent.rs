@@ -1,6 +1,7 @@
 //! `ringfence agent`: what the process is made of, in the order in which it comes to life.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::Router;
 use ringfence_kube::announce::Announcer;
 use ringfence_kube::api;
 use ringfence_kube::directory::{self, Update};
+use ringfence_nri::Handle;
 use ringfence_ruleset::KernelFeatures;
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -18,10 +20,12 @@ use tokio::sync::mpsc::Receiver;
 use tracing::{error, info};
 
 use crate::args::{AgentArgs, ListenSpec, SourceSpec};
+use crate::cni;
 use crate::config::{Cri, Settings};
 use crate::controller::{self, Running, Setup};
 use crate::http;
 use crate::logging;
+use crate::nri;
 use crate::sandboxes::Sandboxes;
 use crate::watches::Watches;
 
@@ -46,6 +50,7 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         // Before anything else is started: an address in use must not stop an agent in the middle of its work.
         let main = listen(settings.listen, "--listen").await?;
         let metrics = listen(settings.metrics_listen, "--metrics-listen").await?;
+        let cni = settings.cni.as_deref().map(cni::Server::bind).transpose()?;
         let source = Source::open(&settings)?;
         let mut running = controller::start_announced(
             setup(&settings, features),
@@ -54,14 +59,25 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
             source.announcer,
             Box::new(|_| {}),
         )?;
-        running.readers.watches = source.watches;
+        // Goes with the agent. From here on pods wait for it.
+        let nri = settings.nri.socket().map(|socket| {
+            let events = running.readers.events.clone();
+            nri::start(socket, settings.node.clone(), events)
+        });
+        let nri = nri.transpose()?;
+        running.readers.watches = source.watches.with_nri(nri.as_ref().map(Handle::health));
         let readers = &running.readers;
         serve(main, http::router(readers.clone()), "all routes");
         serve(metrics, http::health_router(readers.clone()), "metrics and health");
+        if let Some(server) = cni {
+            tokio::spawn(cni::serve(server, readers.clone()));
+        }
         info!(
             node = &*settings.node,
             source = %settings.source,
             netns_path = %settings.netns_path,
+            nri_socket = shown(settings.nri.socket().as_ref()).as_str(),
+            cni_socket = shown(settings.cni.as_ref()).as_str(),
             cri_socket = settings.cri.as_ref().map_or("off".into(), Cri::describe).as_str(),
             version = env!("CARGO_PKG_VERSION"),
             "Agent started"
@@ -72,6 +88,10 @@ pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     // Requests that are still being answered end with the process.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
+}
+
+fn shown(socket: Option<&PathBuf>) -> String {
+    socket.map_or_else(|| "off".to_owned(), |path| path.display().to_string())
 }
 
 /// Where objects come from.

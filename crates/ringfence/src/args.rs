@@ -35,6 +35,12 @@ pub enum Command {
     Reach(ReachArgs),
     /// Remove Ringfence's tables from this node's pods
     Cleanup(CleanupArgs),
+    /// Ask the agent whether a pod may start: a chained CNI plugin, run by container runtimes
+    #[command(
+        after_help = "Example:\n  ringfence cni < configuration    (with CNI_COMMAND and the other variables of CNI)\n\n\
+                      The same program under the name ringfence-cni needs no argument."
+    )]
+    Cni,
     /// Say what is invalid, ignored or surprising in manifests, without a kernel or a cluster
     Check(CheckArgs),
 }
@@ -66,6 +72,14 @@ pub struct AgentArgs {
     /// [default with the source kube: the first of containerd's and CRI-O's that exists; with dir: off]
     #[arg(long, value_name = "PATH|proc|off", env = "RINGFENCE_CRI_SOCKET")]
     pub cri_socket: Option<CriSpec>,
+    /// Socket of the container runtime's NRI, over which it asks before a pod starts, or off
+    /// [default with the source kube: /var/run/nri/nri.sock if it exists; with dir: off]
+    #[arg(long, value_name = "PATH|off", env = "RINGFENCE_NRI_SOCKET")]
+    pub nri_socket: Option<SocketSpec>,
+    /// Socket to listen on for the chained network plugin `ringfence cni`, which asks before a pod starts where there is no
+    /// NRI [default: off]
+    #[arg(long, value_name = "PATH|off", env = "RINGFENCE_CNI_SOCKET")]
+    pub cni_socket: Option<SocketSpec>,
     /// Whether the cluster is told by Events about rejected policies and pods whose rules are not in force
     /// [default with the source kube: on; with dir: off]
     #[arg(long, value_name = "on|off", env = "RINGFENCE_EVENTS")]
@@ -299,6 +313,28 @@ impl FromStr for CriSpec {
     }
 }
 
+/// Whether a socket is used, and which.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SocketSpec {
+    /// None.
+    Off,
+    /// This one.
+    At(PathBuf),
+}
+
+impl FromStr for SocketSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(CriSpec::Off) => Ok(Self::Off),
+            Ok(CriSpec::At(path)) => Ok(Self::At(path)),
+            Ok(CriSpec::Proc) | Err(_) => Err("expected off, or the absolute path of a socket".to_owned()),
+        }
+    }
+}
+
 /// Where an HTTP server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -334,7 +370,7 @@ macro_rules! from_text {
         }
     )*};
 }
-from_text!(SourceSpec, ListenSpec, CriSpec, NetnsTemplate);
+from_text!(SourceSpec, ListenSpec, CriSpec, SocketSpec, NetnsTemplate);
 
 /// `--network-policy-scope`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -522,6 +558,10 @@ mod tests {
         );
         check_refused(
             &["ringfence", "agent", "--cri-socket", "containerd.sock"],
+            ErrorKind::ValueValidation,
+        );
+        check_refused(
+            &["ringfence", "agent", "--nri-socket", "on"],
             ErrorKind::ValueValidation,
         );
         check_refused(

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use ringfence_model::Scope;
 use serde::Deserialize;
 
-use crate::args::{AgentArgs, CriSpec, ListenSpec, LogFormat, LogLevel, ScopeArg, SourceSpec, Switch};
+use crate::args::{AgentArgs, CriSpec, ListenSpec, LogFormat, LogLevel, ScopeArg, SocketSpec, SourceSpec, Switch};
 use crate::template::NetnsTemplate;
 
 /// Everything that `ringfence agent` can be told.
@@ -27,6 +27,10 @@ pub struct Settings {
     pub cri: Option<Cri>,
     /// Whether Events are written.
     pub events: bool,
+    /// Whether the container runtime is to ask before pods start.
+    pub nri: Nri,
+    /// Where the chained network plugin asks, if it may.
+    pub cni: Option<PathBuf>,
     /// What NetworkPolicies without `policy-for` act on.
     pub scope: Scope,
     /// Addresses of this node.
@@ -84,6 +88,37 @@ impl Cri {
     }
 }
 
+/// Where the container runtime's NRI is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nri {
+    /// It is not used.
+    Off,
+    /// At the usual socket, where there is one when the agent starts.
+    IfThere,
+    /// At this socket, which may appear later.
+    At(PathBuf),
+}
+
+impl Nri {
+    fn resolve(spec: Option<SocketSpec>, source: &SourceSpec) -> Self {
+        match (spec, source) {
+            (Some(SocketSpec::At(path)), _) => Self::At(path),
+            (None, SourceSpec::Kube) => Self::IfThere,
+            (Some(SocketSpec::Off), _) | (None, SourceSpec::Directory(_)) => Self::Off,
+        }
+    }
+
+    /// The socket to connect to, as things are now.
+    pub fn socket(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(ringfence_nri::SOCKET)).filter(|path| path.exists());
+        match self {
+            Self::Off => None,
+            Self::IfThere => usual(),
+            Self::At(path) => Some(path.clone()),
+        }
+    }
+}
+
 /// The file of `--config`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -92,6 +127,8 @@ struct File {
     source: Option<SourceSpec>,
     netns_path: Option<NetnsTemplate>,
     cri_socket: Option<CriSpec>,
+    nri_socket: Option<SocketSpec>,
+    cni_socket: Option<SocketSpec>,
     events: Option<Switch>,
     network_policy_scope: Option<ScopeArg>,
     node_address: Option<Vec<IpAddr>>,
@@ -103,11 +140,13 @@ struct File {
 }
 
 /// The keys of [`File`], in the order of the command line.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "node",
     "source",
     "netns-path",
     "cri-socket",
+    "nri-socket",
+    "cni-socket",
     "events",
     "network-policy-scope",
     "node-address",
@@ -159,6 +198,11 @@ impl Settings {
         Ok(Self {
             node: node.into(),
             cri: Cri::resolve(args.cri_socket.or(file.cri_socket), &source, netns_path.is_some()),
+            nri: Nri::resolve(args.nri_socket.or(file.nri_socket), &source),
+            cni: match args.cni_socket.or(file.cni_socket) {
+                Some(SocketSpec::At(path)) => Some(path),
+                Some(SocketSpec::Off) | None => None,
+            },
             source,
             events,
             netns_path: netns_path.unwrap_or_default(),
@@ -232,6 +276,8 @@ source: dir:/etc/manifests
 netns-path: /run/netns/{uid}
 cri-socket: unix:///run/crio/crio.sock
 events: off
+nri-socket: /run/nri/nri.sock
+cni-socket: /run/ringfence/cni.sock
 network-policy-scope: all
 node-address: [10.0.0.1, 'fd00::1']
 listen: off
@@ -251,6 +297,8 @@ resync: 30
                 fallback: true,
             }),
             events: false,
+            nri: Nri::At("/run/nri/nri.sock".into()),
+            cni: Some("/run/ringfence/cni.sock".into()),
             scope: Scope::All,
             node_addresses: ["10.0.0.1", "fd00::1"]
                 .iter()
@@ -314,6 +362,25 @@ resync: 30
     }
 
     #[test]
+    fn the_runtime_asks_before_pods_start_where_it_can() {
+        let check = |text: &str, nri: Nri, cni: Option<&str>| {
+            let settings = Settings::merge(args(Some("n")), parse(text).expect("valid")).expect("complete");
+            assert_eq!((settings.nri, settings.cni), (nri, cni.map(PathBuf::from)), "{text}");
+        };
+        check("", Nri::IfThere, None);
+        check("source: dir:/m", Nri::Off, None);
+        check("nri-socket: off\ncni-socket: off", Nri::Off, None);
+        let at = Nri::At("/n.sock".into());
+        check(
+            "source: dir:/m\nnri-socket: /n.sock\ncni-socket: /c.sock",
+            at,
+            Some("/c.sock"),
+        );
+        assert_eq!(Nri::Off.socket(), None);
+        assert_eq!(Nri::At("/x".into()).socket(), Some("/x".into()));
+    }
+
+    #[test]
     fn bad_files_are_refused_with_what_is_wrong() {
         check_error(
             "nodes: a\nlisten: off\nlogs: b\n",
@@ -324,6 +391,7 @@ resync: 30
         check_error("listen: 9470\n", Some("n"), &["listen"]);
         check_error("source: etcd\n", Some("n"), &["dir:PATH"]);
         check_error("netns-path: /run/{name}\n", Some("n"), &["{uid}"]);
+        check_error("nri-socket: on\n", Some("n"), &["absolute path of a socket"]);
         check_error("cri-socket: x.sock\n", Some("n"), &["absolute path of a socket"]);
         check_error(
             "source: dir:/m\nevents: on\n",

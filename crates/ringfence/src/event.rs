@@ -13,6 +13,8 @@ use ringfence_policy::{Openings, Slice};
 use ringfence_ruleset::Ruleset;
 use tokio::sync::oneshot;
 
+use crate::start::Hook;
+
 /// A closed list: the loop is the only one that changes state, and these are the only ways to ask it.
 #[derive(Debug)]
 pub enum Event {
@@ -20,6 +22,8 @@ pub enum Event {
     Source(Vec<Update>),
     /// The container runtime has new or other sandboxes: what follows from one list.
     Sandboxes(Vec<Change>),
+    /// Something that the container runtime, or its network, asks or tells before pods start.
+    Hook(Hook),
     /// Something about a pod's network namespace.
     Netns(NetnsEvent),
     /// A transaction, or a comparison with the kernel, is done.

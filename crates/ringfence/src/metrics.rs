@@ -2,6 +2,7 @@
 //! that no gauge has to be kept in step.
 
 mod runtime;
+mod starts;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use ringfence_kube::api::Health;
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
 use self::runtime::RuntimeMetrics;
+pub use self::starts::StartMetrics;
 use self::watches::WatchMetrics;
 use crate::event::{Applied, Cause, Stamp, Success};
 use crate::snapshot::{PolicyState, Snapshot, State};
@@ -60,6 +62,7 @@ pub struct Metrics {
     events: IntCounterVec,
     runtime: RuntimeMetrics,
     watches: WatchMetrics,
+    starts: StartMetrics,
     /// Dropped packets of the local pods.
     pub(crate) dropped: IntCounterVec,
     /// Held during a scrape, because two at once would mix their gauges: the rejected clauses that were ever shown. A
@@ -161,6 +164,7 @@ impl Metrics {
             )?,
             runtime: RuntimeMetrics::new(&registry)?,
             watches: WatchMetrics::new(&registry)?,
+            starts: StartMetrics::new(&registry)?,
             dropped: add(
                 &registry,
                 counters(
@@ -192,6 +196,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(ProcessCollector::for_self()))
+    }
+
+    /// Those of pods that start.
+    pub fn starts(&self) -> &StartMetrics {
+        &self.starts
     }
 
     /// Counts what an applier has done.

@@ -1,4 +1,5 @@
-//! How the watches of the Kubernetes API are, for readers. Empty where objects come from a folder.
+//! How the watches of the Kubernetes API are, for readers, and the connection over which the container runtime asks before
+//! pods start. Empty where objects come from a folder.
 
 use std::sync::Arc;
 
@@ -9,12 +10,27 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Default)]
 pub struct Watches {
     health: Option<watch::Receiver<Arc<[Health]>>>,
+    nri: Option<watch::Receiver<ringfence_nri::Health>>,
 }
 
 impl Watches {
     /// Of a running source.
     pub fn new(health: watch::Receiver<Arc<[Health]>>) -> Self {
-        Self { health: Some(health) }
+        Self {
+            health: Some(health),
+            nri: None,
+        }
+    }
+
+    /// The same, with the connection to the runtime's NRI.
+    #[must_use]
+    pub fn with_nri(self, nri: Option<watch::Receiver<ringfence_nri::Health>>) -> Self {
+        Self { nri, ..self }
+    }
+
+    /// The connection to the runtime's NRI as it is now, where there is to be one.
+    pub fn nri(&self) -> Option<ringfence_nri::Health> {
+        self.nri.as_ref().map(|health| health.borrow().clone())
     }
 
     /// As they are now.

@@ -160,6 +160,7 @@ fn found(netns: &NamedNetns) -> Change {
         pod: web(),
         path: netns.path(),
         sandbox: netns.name().into(),
+        created: None,
     }
 }
 

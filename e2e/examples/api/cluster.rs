@@ -21,8 +21,12 @@ use crate::objects::{NAMESPACE, NODE, local, pod};
 
 /// Requests at the same time.
 const WRITERS: usize = 16;
-/// What a watch that gives names and no more accepts.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// What a list and a watch accept that give metadata and no more.
+const METADATA: [&str; 2] = [
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+];
+const FULL: [&str; 2] = ["application/json"; 2];
 const PODS: &str = "/api/v1/pods";
 const POLICIES: &str = "/apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies";
 
@@ -55,7 +59,10 @@ impl Cluster {
             .map(|number| format!("{prefix}{NAMESPACE}.{}", local(number)))
             .collect();
         let namespaces = NamedNetns::create(&names)?;
-        let links: &[String] = &["link add net1 type veth peer name net1-peer".into(), "link set net1 up".into()];
+        let links: &[String] = &[
+            "link add net1 type veth peer name net1-peer".into(),
+            "link set net1 up".into(),
+        ];
         namespaces.iter().try_for_each(|netns| netns.ip(links))?;
         Ok(Self {
             lane,
@@ -146,17 +153,19 @@ impl Cluster {
     }
 
     pub fn watch_full_pods(&self) -> Result<Seen> {
-        self.watch(PODS, "application/json")
+        self.watch(PODS, FULL)
     }
 
     /// Lists, and then follows what changes.
-    fn watch(&self, path: &str, accept: &str) -> Result<Seen> {
-        let get = |uri: String| Request::get(uri).header("Accept", accept).body(Vec::new());
-        let list: Value = self.runtime.block_on(self.client.request(get(path.to_owned())?))?;
+    fn watch(&self, path: &str, [of_list, of_watch]: [&str; 2]) -> Result<Seen> {
+        let get = |uri: String, accept| Request::get(uri).header("Accept", accept).body(Vec::new());
+        let list: Value = self
+            .runtime
+            .block_on(self.client.request(get(path.to_owned(), of_list)?))?;
         let version = list["metadata"]["resourceVersion"]
             .as_str()
             .context("a list without version")?;
-        let request = get(format!("{path}?watch=true&resourceVersion={version}"))?;
+        let request = get(format!("{path}?watch=true&resourceVersion={version}"), of_watch)?;
         let (send, events) = channel();
         let stream = self.runtime.block_on(self.client.request_stream(request))?;
         self.runtime.spawn(async move {

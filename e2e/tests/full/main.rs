@@ -2,6 +2,7 @@
 //! up, installs the chart and runs these.
 
 mod runtime;
+mod start;
 
 use ringfence_e2e::{RealPod, Site};
 use ringfence_testkit::Outcome::{Dropped, Reached};

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::choose::{Identity, Process, choose};
 use self::holder::Holder;
-use crate::difference::{Known, Told};
+use crate::difference::{Known, Sandbox, Told};
 use crate::health::Health;
 use crate::session::Pace;
 use crate::{BATCHES, Change, Error, Handle};
@@ -109,7 +109,10 @@ impl Scanner {
         let mut now = BTreeMap::new();
         for (pod, process) in choose(processes, node, |pod| self.holder.identity(pod)) {
             let place = self.hold(&pod, &process);
-            now.insert(pod, (format!("net:[{}]", process.netns.inode), place));
+            now.insert(
+                pod,
+                (Sandbox::unlisted(format!("net:[{}]", process.netns.inode)), place),
+            );
         }
         let mut changes = self.told.update(now);
         self.holder.keep(|pod| self.told.knows(pod), Instant::now());

@@ -74,7 +74,12 @@ impl Watched {
     #[track_caller]
     fn next_found(&mut self, pod: &str, id: &str) -> PathBuf {
         let changes = self.next();
-        let [Change::Found { pod: of, path, sandbox }] = &*changes else {
+        let [
+            Change::Found {
+                pod: of, path, sandbox, ..
+            },
+        ] = &*changes
+        else {
             panic!("{changes:?}");
         };
         assert_eq!((of, &**sandbox), (&uid(pod), id));

@@ -1,5 +1,9 @@
-//! A containerd of the test's own, and the calls of the CRI that make and remove sandboxes.
+//! A containerd of the test's own, and the calls of the CRI that make and remove sandboxes and containers. The tests of
+//! NRI (`ringfence/tests/containerd`) use it too.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,8 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const IMAGE: &str = "localhost/ringfence-pause:test";
 
-/// Waits to be killed.
-const PAUSE: &str = "fn main() { loop { std::thread::park(); } }\n";
+/// Waits to be killed. With an address it sends there as fast as it can: its first act is a datagram.
+const PAUSE: &str = r#"fn main() {
+    let Some(to) = std::env::args().nth(1) else { loop { std::thread::park(); } };
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    loop {
+        // Where it may not, the kernel says so.
+        drop(socket.send_to(b"x", &*to));
+    }
+}
+"#;
 
 /// A docker-archive with one static program, made without a registry.
 const MAKE_IMAGE: &str = r#"
@@ -48,15 +60,46 @@ VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;;
 esac
 "#;
 
+/// What a test wants of its containerd.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// The network plugin's program.
+    pub plugin: String,
+    /// Lines of the configuration's section of NRI, where it is to be on; its socket is `nri.sock`.
+    pub nri: Option<String>,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            plugin: PLUGIN.to_owned(),
+            nri: None,
+        }
+    }
+}
+
+/// A pod as the kubelet describes it to the runtime.
+#[derive(Debug, Clone, Default)]
+pub struct PodRequest {
+    pub name: String,
+    pub uid: String,
+    pub attempt: u32,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub network: Network,
+}
+
 /// Which network a sandbox is on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Network {
+    #[default]
     Pod,
     Node,
 }
 
 pub struct Containerd {
     folder: TempDir,
+    wishes: Wishes,
     program: PathBuf,
     version: u32,
     child: Option<Child>,
@@ -68,6 +111,10 @@ pub struct Containerd {
 impl Containerd {
     /// Everything but a running process.
     pub fn prepare() -> Self {
+        Self::prepare_with(Wishes::default())
+    }
+
+    pub fn prepare_with(wishes: Wishes) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let program = find(&std::env::var("RINGFENCE_CONTAINERD").unwrap_or_else(|_| "containerd".into()));
         let version = Command::new(&program)
@@ -83,6 +130,7 @@ impl Containerd {
             .unwrap_or_else(|| panic!("no version in {version:?}"));
         let folder = tempfile::Builder::new().prefix("rf-cri-").tempdir().expect("a folder");
         let containerd = Self {
+            wishes,
             program,
             version: number,
             child: None,
@@ -106,8 +154,8 @@ impl Containerd {
             fs::write(&path, text).expect("written");
             path
         };
-        for plugin in ["fake", "loopback"] {
-            let path = file(&format!("bin/{plugin}"), PLUGIN);
+        for (plugin, text) in [("fake", &*self.wishes.plugin), ("loopback", PLUGIN)] {
+            let path = file(&format!("bin/{plugin}"), text);
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
         }
         file(
@@ -125,6 +173,13 @@ impl Containerd {
     /// Without CAP_SYS_RESOURCE a runtime cannot lower the OOM score of a sandbox, and says so in no clear words.
     fn config(&self) -> String {
         let folder = self.folder.path().display();
+        let nri = match &self.wishes.nri {
+            None => "disable = true\n".to_owned(),
+            Some(lines) => format!(
+                "socket_path = \"{folder}/nri.sock\"\nplugin_path = \"{folder}/nri/plugins\"\n\
+                 plugin_config_path = \"{folder}/nri/conf.d\"\n{lines}\n"
+            ),
+        };
         let common = format!(
             "root = \"{folder}/root\"\nstate = \"{folder}/state\"\n[grpc]\n  address = \"{folder}/containerd.sock\"\n"
         );
@@ -135,7 +190,7 @@ impl Containerd {
                  [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{IMAGE}\"\n\
                  [plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n\
                  [plugins.\"io.containerd.cri.v1.runtime\".cni]\n  bin_dirs = [\"{folder}/bin\"]\n  conf_dir = \"{folder}/cni\"\n\
-                 [plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n"
+                 [plugins.\"io.containerd.nri.v1.nri\"]\n{nri}"
             )
         } else {
             format!(
@@ -148,6 +203,10 @@ impl Containerd {
 
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("containerd.sock")
+    }
+
+    pub fn nri_socket(&self) -> PathBuf {
+        self.folder.path().join("nri.sock")
     }
 
     /// The major version.
@@ -188,7 +247,7 @@ impl Containerd {
             .current_dir(self.folder.path()));
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
@@ -202,33 +261,52 @@ impl Containerd {
 
     /// Makes a sandbox as the kubelet does. Its identifier.
     pub fn run(&mut self, pod: &str, attempt: u32, network: Network) -> String {
-        let request = RunPodSandboxRequest {
-            config: Some(PodSandboxConfig {
-                metadata: Some(Metadata {
-                    name: pod.into(),
-                    uid: pod.into(),
-                    namespace: "shop".into(),
-                    attempt,
-                }),
-                // With the node's network goes the node's name.
-                hostname: match network {
-                    Network::Pod => "test".into(),
-                    Network::Node => String::new(),
-                },
-                log_directory: self.folder.path().join("pods").display().to_string(),
-                linux: Some(LinuxPodSandboxConfig {
-                    cgroup_parent: format!("/{}", self.cgroup),
-                    security_context: Some(SecurityContext {
-                        namespace_options: Some(NamespaceOption {
-                            network: match network {
-                                Network::Pod => 0,
-                                Network::Node => 2,
-                            },
-                            pid: 1,
-                        }),
+        let pod = PodRequest {
+            name: pod.into(),
+            uid: pod.into(),
+            attempt,
+            network,
+            ..PodRequest::default()
+        };
+        self.run_pod(&pod)
+            .unwrap_or_else(|status| panic!("{status}\n{}", self.log()))
+    }
+
+    fn sandbox_config(&self, pod: &PodRequest) -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: Some(Metadata {
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                namespace: "shop".into(),
+                attempt: pod.attempt,
+            }),
+            // With the node's network goes the node's name.
+            hostname: match pod.network {
+                Network::Pod => "test".into(),
+                Network::Node => String::new(),
+            },
+            log_directory: self.folder.path().join("pods").display().to_string(),
+            labels: pod.labels.clone(),
+            annotations: pod.annotations.clone(),
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: format!("/{}", self.cgroup),
+                security_context: Some(SecurityContext {
+                    namespace_options: Some(NamespaceOption {
+                        network: match pod.network {
+                            Network::Pod => 0,
+                            Network::Node => 2,
+                        },
+                        pid: 1,
                     }),
                 }),
             }),
+        }
+    }
+
+    /// Makes a sandbox; its identifier, or why there is none.
+    pub fn run_pod(&mut self, pod: &PodRequest) -> Result<String, Status> {
+        let request = RunPodSandboxRequest {
+            config: Some(self.sandbox_config(pod)),
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -236,16 +314,29 @@ impl Containerd {
             match self.call::<_, PodSandboxId>("RunPodSandbox", request.clone()) {
                 Ok(answer) => {
                     self.sandboxes.push(answer.id.clone());
-                    return answer.id;
+                    return Ok(answer.id);
                 }
-                Err(status) => assert!(
-                    Instant::now() < deadline && status.message().contains("not initialized"),
-                    "{status}\n{}",
-                    self.log()
-                ),
+                Err(status) if Instant::now() < deadline && status.message().contains("not initialized") => {}
+                Err(status) => return Err(status),
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Makes a container in a sandbox and starts it: the program that sends to an address as fast as it can.
+    pub fn run_sender(&mut self, sandbox: &str, pod: &PodRequest, to: &str) -> Result<(), Status> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(ContainerConfig {
+                metadata: Some(ContainerMetadata { name: "main".into() }),
+                image: Some(ImageSpec { image: IMAGE.into() }),
+                command: vec!["/pause".into(), to.into()],
+                log_path: "main.log".into(),
+            }),
+            sandbox_config: Some(self.sandbox_config(pod)),
+        };
+        let container: PodSandboxId = self.call("CreateContainer", request)?;
+        self.call::<_, Nothing>("StartContainer", container).map(drop)
     }
 
     /// Stops and removes a sandbox.
@@ -348,8 +439,46 @@ struct PodSandboxConfig {
     hostname: String,
     #[prost(string, tag = "3")]
     log_directory: String,
+    #[prost(btree_map = "string, string", tag = "6")]
+    labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "7")]
+    annotations: BTreeMap<String, String>,
     #[prost(message, optional, tag = "8")]
     linux: Option<LinuxPodSandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateContainerRequest {
+    #[prost(string, tag = "1")]
+    pod_sandbox_id: String,
+    #[prost(message, optional, tag = "2")]
+    config: Option<ContainerConfig>,
+    #[prost(message, optional, tag = "3")]
+    sandbox_config: Option<PodSandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "2")]
+    image: Option<ImageSpec>,
+    #[prost(string, repeated, tag = "3")]
+    command: Vec<String>,
+    #[prost(string, tag = "11")]
+    log_path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ImageSpec {
+    #[prost(string, tag = "1")]
+    image: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

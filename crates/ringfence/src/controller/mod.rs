@@ -10,6 +10,7 @@
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
 mod announce;
+mod gate;
 mod hold;
 mod places;
 mod pods;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tracing::{error, info};
 
 use self::announce::Announcements;
+use self::gate::Gate;
 use self::places::Places;
 use self::roster::Roster;
 use self::target::Target;
@@ -185,6 +187,8 @@ pub struct Controller {
     /// What the source has never been able to read.
     unread: Vec<Source>,
     observer: Observer,
+    /// Pods that wait to be started.
+    gate: Gate,
     /// Until then, results do not wake the loop: after a change of a hundred pods it would take the processor away from
     /// the appliers a hundred times, only to write down what they have done.
     quiet_until: Option<Instant>,
@@ -230,6 +234,7 @@ impl Controller {
             places,
             hands,
             reports,
+            gate: Gate::default(),
             quiet_until: None,
             targets: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -335,7 +340,7 @@ impl Controller {
     /// When [`Event::Timer`] is due.
     pub fn next_wake(&self) -> Instant {
         let retry = self.retries.first().map(|(retry, _)| *retry);
-        [retry, self.quiet_until]
+        [retry, self.quiet_until, self.gate.next_deadline()]
             .into_iter()
             .flatten()
             .fold(self.next_verify, Instant::min)

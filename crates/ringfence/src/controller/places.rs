@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ringfence_cri::{Change, Health};
 use ringfence_model::{Pod, PodUid};
@@ -18,6 +19,16 @@ pub(super) struct Places {
     template: Option<NetnsTemplate>,
     /// `None`: only the template counts.
     runtime: Option<Runtime>,
+    /// What hooks have said of sandboxes that no list of the runtime has held yet. It goes before the lists, which may be
+    /// about the sandbox before.
+    hooked: HashMap<PodUid, Hooked>,
+}
+
+struct Hooked {
+    sandbox: String,
+    path: PathBuf,
+    /// When it was said: sandboxes that were made later go before it.
+    at: SystemTime,
 }
 
 struct Runtime {
@@ -55,6 +66,7 @@ impl Places {
                 Self {
                     template,
                     runtime: None,
+                    hooked: HashMap::new(),
                 },
                 None,
             );
@@ -67,6 +79,7 @@ impl Places {
                 poke: sandboxes.poke,
                 health: sandboxes.health,
             }),
+            hooked: HashMap::new(),
         };
         (places, Some(sandboxes.changes))
     }
@@ -74,6 +87,37 @@ impl Places {
     /// How the runtime is.
     pub(super) fn health(&self) -> Option<watch::Receiver<Health>> {
         self.runtime.as_ref().map(|runtime| runtime.health.clone())
+    }
+
+    /// Whether the runtime lists its sandboxes.
+    pub(super) fn has_runtime(&self) -> bool {
+        self.runtime.is_some()
+    }
+
+    // === Hooks ===
+
+    /// Takes in what a hook says of a sandbox that is new.
+    pub(super) fn hook(&mut self, pod: PodUid, sandbox: String, path: PathBuf) {
+        let at = SystemTime::now();
+        self.hooked.insert(pod, Hooked { sandbox, path, at });
+    }
+
+    /// The sandbox goes. The pod whose place may have changed.
+    pub(super) fn unhook(&mut self, sandbox: &str) -> Option<PodUid> {
+        let found = self.hooked.iter().find(|(_, hooked)| hooked.sandbox == sandbox);
+        let pod = found.map(|(pod, _)| pod.clone())?;
+        self.hooked.remove(&pod);
+        Some(pod)
+    }
+
+    /// Nobody would tell when those go.
+    pub(super) fn forget_hooked(&mut self) {
+        self.hooked.clear();
+    }
+
+    /// Whether a hook has told of this sandbox first.
+    pub(super) fn was_hooked(&self, pod: &PodUid, sandbox: &str) -> bool {
+        self.hooked.get(pod).is_some_and(|hooked| hooked.sandbox == sandbox)
     }
 
     /// Whether everything that was there at the start is known.
@@ -92,6 +136,7 @@ impl Places {
     pub(super) fn look_for(&self, pod: &PodUid) {
         if let Some(runtime) = &self.runtime
             && !matches!(runtime.placed.get(pod), Some(Ok(_)))
+            && !self.hooked.contains_key(pod)
         {
             (runtime.poke)();
         }
@@ -101,7 +146,17 @@ impl Places {
     pub(super) fn take(&mut self, change: Change) -> Option<PodUid> {
         let runtime = self.runtime.as_mut()?;
         Some(match change {
-            Change::Found { pod, path, .. } => {
+            Change::Found {
+                pod,
+                path,
+                sandbox,
+                created,
+            } => {
+                // From here on the lists know it, or a newer one that nobody has asked about.
+                let overtakes = |hooked: &Hooked| hooked.sandbox == sandbox || created > Some(hooked.at);
+                if self.hooked.get(&pod).is_some_and(overtakes) {
+                    self.hooked.remove(&pod);
+                }
                 runtime.placed.insert(pod.clone(), Ok(path));
                 pod
             }
@@ -122,6 +177,9 @@ impl Places {
 
     /// Where a pod's network namespace is. The runtime's word goes before the template.
     pub(super) fn of(&self, pod: &Pod) -> Result<PathBuf, NoPlace> {
+        if let Some(hooked) = self.hooked.get(&pod.uid) {
+            return Ok(hooked.path.clone());
+        }
         let said = self.runtime.as_ref().map(|runtime| runtime.of(&pod.uid));
         match (said, &self.template) {
             (Some(Ok(path)), _) => Ok(path),
@@ -181,6 +239,7 @@ mod tests {
             pod: pod.uid.clone(),
             path: path.into(),
             sandbox: "s".into(),
+            created: None,
         }
     }
 
@@ -216,6 +275,49 @@ mod tests {
         assert_eq!(pokes.load(Ordering::Relaxed), 2);
         places.take(Change::Gone { pod: web.uid.clone() });
         check(&places, &web, Err("no sandbox for it in containerd yet"));
+    }
+
+    #[test]
+    fn a_hook_goes_before_the_lists_until_they_hold_its_sandbox() {
+        let Fake { mut places, .. } = fake(false);
+        let web = pod("shop", "web");
+        places.take(found(&web, "/run/netns/cni-1"));
+        places.hook(web.uid.clone(), "new".into(), "/run/netns/cni-2".into());
+        check(&places, &web, Ok("/run/netns/cni-2"));
+        // The lists are about the sandbox before, which goes.
+        places.take(found(&web, "/run/netns/cni-1"));
+        places.take(Change::Gone { pod: web.uid.clone() });
+        check(&places, &web, Ok("/run/netns/cni-2"));
+        assert!(places.was_hooked(&web.uid, "new") && !places.was_hooked(&web.uid, "s"));
+        let listed = Change::Found {
+            pod: web.uid.clone(),
+            path: "/run/netns/cni-2".into(),
+            sandbox: "new".into(),
+            created: None,
+        };
+        places.take(listed);
+        check(&places, &web, Ok("/run/netns/cni-2"));
+        assert_eq!(places.unhook("new"), None, "the lists tell when it goes");
+        places.take(Change::Gone { pod: web.uid.clone() });
+        check(&places, &web, Err("containerd has not listed its sandboxes yet"));
+
+        // One that is made while nobody asks.
+        places.hook(web.uid.clone(), "lost".into(), "/run/netns/cni-4".into());
+        let newer = Change::Found {
+            pod: web.uid.clone(),
+            path: "/run/netns/cni-5".into(),
+            sandbox: "newer".into(),
+            created: Some(SystemTime::now() + std::time::Duration::from_secs(1)),
+        };
+        places.take(newer);
+        check(&places, &web, Ok("/run/netns/cni-5"));
+        places.take(Change::Gone { pod: web.uid.clone() });
+
+        // One whose start was refused is in no list.
+        places.hook(web.uid.clone(), "refused".into(), "/run/netns/cni-3".into());
+        assert_eq!(places.unhook("another"), None);
+        assert_eq!(places.unhook("refused"), Some(web.uid.clone()));
+        check(&places, &web, Err("containerd has not listed its sandboxes yet"));
     }
 
     #[test]

@@ -161,19 +161,22 @@ impl Controller {
     /// The container runtime has something new to say of a pod's sandbox. The pod may be unknown: sandboxes and objects
     /// come in any order.
     pub(super) fn sandbox(&mut self, change: Change, now: Instant) {
+        self.note_unasked(&change);
         match self.places.take(change) {
             Some(pod) => self.place(&pod, now),
             // Those without a place have another reason now.
-            None => {
-                for pod in self.targets.keys().cloned().collect::<Vec<_>>() {
-                    self.place(&pod, now);
-                }
-            }
+            None => self.place_all(now),
+        }
+    }
+
+    pub(super) fn place_all(&mut self, now: Instant) {
+        for pod in self.targets.keys().cloned().collect::<Vec<_>>() {
+            self.place(&pod, now);
         }
     }
 
     /// Gives a pod the place that is known for it now.
-    fn place(&mut self, pod: &PodUid, now: Instant) {
+    pub(super) fn place(&mut self, pod: &PodUid, now: Instant) {
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
@@ -334,7 +337,10 @@ impl Controller {
             return;
         };
         match &target.phase {
-            Phase::Live(..) if target.nothing_to_do() => target.retire(),
+            Phase::Live(..) if target.nothing_to_do() => {
+                self.gate.needs_nothing(pod);
+                target.retire();
+            }
             Phase::Live(applier, _) if target.must_hold(&self.unread) => {
                 applier.mailbox().keep();
                 target.hold(&self.unread);
@@ -342,7 +348,10 @@ impl Controller {
             Phase::Live(applier, _) => {
                 let mailbox = Arc::clone(applier.mailbox());
                 target.held = None;
-                self.quiet_until = Some(now + QUIET);
+                // Whoever waits for a pod's start is told at once.
+                if self.gate.is_idle() {
+                    self.quiet_until = Some(now + QUIET);
+                }
                 mailbox.enforce(target.give(), target.stamp.take());
             }
             Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
@@ -360,6 +369,7 @@ impl Controller {
     pub(super) fn applied(&mut self, applied: Applied, now: Instant) {
         self.metrics.applied(&applied);
         (self.observer)(&applied);
+        self.note_first_rules(&applied);
         if let Some(drift) = &applied.drift {
             warn!(
                 uid = applied.pod.as_str(),

@@ -51,6 +51,16 @@ impl Roster {
             .map_or_else(|| pod.to_string(), |entry| entry.name.to_string())
     }
 
+    /// Whether there is such a pod anywhere.
+    pub(super) fn knows(&self, pod: &PodUid) -> bool {
+        self.pods.contains_key(pod)
+    }
+
+    /// Whether the source has said on which node the pod is.
+    pub(super) fn is_bound(&self, pod: &PodUid) -> bool {
+        self.pods.get(pod).is_some_and(|entry| entry.node.is_some())
+    }
+
     /// Takes in an object or its change.
     pub(super) fn apply(&mut self, object: &Object, local: bool) {
         match object {

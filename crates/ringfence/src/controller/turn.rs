@@ -25,6 +25,7 @@ impl Controller {
         match event {
             Event::Source(batch) => batch.into_iter().for_each(|update| self.update(update, now)),
             Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
+            Event::Hook(hook) => self.hook(hook, now),
             Event::Netns(NetnsEvent::Seen { pod, path, id }) => self.seen(&pod, &path, id, now),
             Event::Netns(NetnsEvent::Opened { pod, run, result }) => self.opened(&pod, run, result, now),
             Event::Netns(NetnsEvent::Facts { pod, run, facts }) => {
@@ -76,6 +77,7 @@ impl Controller {
             }
             self.announce_findings();
         }
+        self.answer_starts(now);
         self.publish();
         debug!(duration = ?now.elapsed(), "Turn done");
     }
@@ -110,7 +112,8 @@ impl Controller {
         }
     }
 
-    fn apply(&mut self, object: Object, now: Instant) {
+    pub(super) fn apply(&mut self, object: Object, now: Instant) {
+        let object = self.adopt(object);
         let mut local = false;
         match &object {
             Object::Pod(pod) => {
@@ -133,11 +136,12 @@ impl Controller {
         self.index.apply(object);
     }
 
-    fn remove(&mut self, key: &ObjectKey, now: Instant) {
+    pub(super) fn remove(&mut self, key: &ObjectKey, now: Instant) {
         match key {
             ObjectKey::Pod(pod) => {
                 self.note(Cause::Pod, now);
                 self.pods_changed = true;
+                self.disown(pod);
                 self.let_go(pod, now);
             }
             ObjectKey::Policy(_) => self.note(Cause::Policy, now),
@@ -175,6 +179,7 @@ impl Controller {
         for pod in self.active.values().cloned().collect::<Vec<_>>() {
             self.open(&pod, Cause::Start, now);
         }
+        self.introduce_listed(now);
     }
 
     /// Another list of what could not be read: pods that were held for it may have their rules now.
@@ -194,7 +199,7 @@ impl Controller {
     }
 
     /// The event that started this turn: the first one's kind and time count for all.
-    fn note(&mut self, cause: Cause, received: Instant) {
+    pub(super) fn note(&mut self, cause: Cause, received: Instant) {
         self.stamp.get_or_insert(Stamp { cause, received });
     }
 

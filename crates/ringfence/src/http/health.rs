@@ -23,7 +23,26 @@ pub async fn ready(extract::State(readers): extract::State<Readers>, RawQuery(qu
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, text(&snapshot, &readers.watches.get(), ready, verbose)).into_response()
+    let mut text = text(&snapshot, &readers.watches.get(), ready, verbose);
+    if let Some(health) = readers.watches.nri() {
+        text.push_str(&nri(&health, verbose));
+    }
+    (status, text).into_response()
+}
+
+/// A runtime that does not ask before pods start does not make the agent unready: pods are closed when they are found.
+fn nri(health: &ringfence_nri::Health, verbose: bool) -> String {
+    use ringfence_nri::State;
+
+    match &health.state {
+        State::New => "[pending] nri: it has not been tried yet\n".to_owned(),
+        State::Connected if verbose => format!(
+            "[ok] nri: {} asks before pods start\n",
+            health.runtime.as_deref().unwrap_or("the container runtime")
+        ),
+        State::Connected => String::new(),
+        State::Away(error) => format!("[failed] nri: {error}; pods are closed when they are found\n"),
+    }
 }
 
 /// A pod that waits for its network namespace, that is held, or that the kernel refuses, does not make the agent unready once it has

@@ -139,6 +139,9 @@ async fn unknown(uri: Uri) -> Response {
 async fn metrics(State(readers): State<Readers>) -> Response {
     let snapshot = readers.snapshots.load_full();
     readers.drops.collect(&snapshot, &readers.metrics).await;
+    if let Some(health) = readers.watches.nri() {
+        readers.metrics.starts().refresh(&health);
+    }
     match readers.metrics.render(&snapshot, &readers.watches.get()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => failure_text(

@@ -267,6 +267,7 @@ fn told(event: &Event) -> String {
                 applied.run, applied.pod, applied.result, applied.drift
             )
         }
+        Event::Hook(hook) => format!("a hook: {hook:?}"),
         Event::Timer => "the timer".to_owned(),
         Event::Query(_) => "a question".to_owned(),
         Event::Shutdown => "the end".to_owned(),

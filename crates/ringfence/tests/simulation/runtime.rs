@@ -215,6 +215,7 @@ impl Runtime {
                     pod: pod.clone(),
                     path: sandbox.path.clone(),
                     sandbox: sandbox.id.clone(),
+                    created: None,
                 });
             }
         }
