@@ -13,12 +13,13 @@ use std::thread;
 use std::time::Instant;
 
 use ringfence_model::PodUid;
-use ringfence_netlink::{Counters, Enforcer, Outcome, track_established};
+use ringfence_netlink::{Counters, Enforcer, Notifications, Outcome, track_established};
 use ringfence_netns::{Facts, Netns};
 use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
+use crate::drift;
 use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
 
 /// The threads only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
@@ -173,6 +174,8 @@ pub struct Reports {
     pub events: UnboundedSender<Event>,
     /// What has become of rulesets.
     pub results: UnboundedSender<Applied>,
+    /// Who wakes an applier when somebody else changes its namespace.
+    pub drift: drift::Drift,
 }
 
 /// The thread's side.
@@ -189,6 +192,8 @@ struct Inside {
     netns: Netns,
     facts: Option<Facts>,
     enforcer: Enforcer,
+    /// As long as it is here, changes by others are heard of at once.
+    _watched: Option<drift::Registration>,
 }
 
 impl Worker {
@@ -265,15 +270,38 @@ impl Worker {
             pending: error.is_pending(),
             reason: error.to_string(),
         })?;
-        let (facts, enforcer) = netns
-            .run(|| (ringfence_netns::facts(), Enforcer::open(self.features)))
+        // Listening comes before reading, so that no change falls in between.
+        let (notifications, facts, enforcer) = netns
+            .run(|| {
+                (
+                    Notifications::open(),
+                    ringfence_netns::facts(),
+                    Enforcer::open(self.features),
+                )
+            })
             .map_err(|error| failed(error.to_string()))?;
         let enforcer = enforcer.map_err(|error| failed(error.to_string()))?;
+        let watched = notifications
+            .map_err(|error| error.to_string())
+            .and_then(|mut notifications| {
+                notifications
+                    .ignore(enforcer.port())
+                    .map_err(|error| error.to_string())?;
+                let mailbox = Arc::clone(&self.mailbox);
+                self.reports
+                    .drift
+                    .register(notifications, mailbox)
+                    .map_err(|error| error.to_string())
+            })
+            .inspect_err(|error| {
+                warn!(uid = %self.pod, error, "Changes by others are found at the resync only");
+            });
         let facts = facts.map_err(|error| error.to_string());
         let inside = Inside {
             netns,
             facts: facts.as_ref().ok().cloned(),
             enforcer,
+            _watched: watched.ok(),
         };
         Ok((inside, facts))
     }

@@ -13,6 +13,7 @@ pub mod cleanup;
 pub mod clock;
 pub mod config;
 pub mod controller;
+pub mod drift;
 pub mod drops;
 pub mod event;
 pub mod explain;

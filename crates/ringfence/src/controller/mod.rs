@@ -36,6 +36,7 @@ use self::places::Places;
 use self::roster::Roster;
 use self::target::Target;
 use crate::applier::Reports;
+use crate::drift::Drift;
 use crate::drops::Drops;
 use crate::event::{Applied, Event, Stamp};
 use crate::findings::Findings;
@@ -130,7 +131,11 @@ pub fn start_with(
         locality: options.locality,
         watcher: Watcher::start(events.clone(), places.poker())?,
         places,
-        reports: Reports { events, results },
+        reports: Reports {
+            events,
+            results,
+            drift: Drift::start()?,
+        },
         quiet_until: None,
         targets: BTreeMap::new(),
         names: BTreeMap::new(),
