@@ -14,9 +14,13 @@ use crate::uapi::attribute as a;
 use crate::uapi::message::SUBSYSTEM;
 use crate::wire::{Message, Messages, text};
 
-/// Groups of listeners (linux/netfilter/nfnetlink.h, linux/rtnetlink.h): nftables; links, IPv4 and IPv6 addresses.
+/// Groups of listeners (linux/netfilter/nfnetlink.h, linux/rtnetlink.h): nftables; links, traffic control, IPv4 and IPv6
+/// addresses.
 const NFTABLES: libc::c_int = 7;
-const ROUTES: [libc::c_int; 3] = [1, 5, 9];
+const ROUTES: [libc::c_int; 4] = [1, 4, 5, 9];
+/// Messages of traffic control (linux/rtnetlink.h) lie between these; a filter that is new is this one.
+const TRAFFIC_CONTROL: std::ops::RangeInclusive<u16> = 36..=47;
+const NEW_FILTER: u16 = 44;
 
 /// Enough for some hundred messages. What does not fit is told as "lost", which says as much as the messages would.
 const RECEIVE_BUFFER: usize = 64 << 10;
@@ -32,12 +36,14 @@ pub struct News {
     pub tables: bool,
     /// An interface or an address is new, gone or another one.
     pub links: bool,
+    /// A filter of traffic control is new, which can redirect packets behind every rule.
+    pub filters: bool,
 }
 
 impl News {
     /// Whether anything was told.
     pub fn is_some(self) -> bool {
-        self.tables || self.links
+        self.tables || self.links || self.filters
     }
 }
 
@@ -89,17 +95,22 @@ impl Notifications {
     /// Takes in what has been told. The buffer is for this call only; one will do for many namespaces.
     pub fn look(&self, buffer: &mut Vec<u8>) -> News {
         buffer.resize(RECEIVE, 0);
+        let mut filters = false;
         News {
             tables: drain(&self.nftables, buffer, |message| {
                 message.port != self.own && names_our_table(message)
             }),
-            links: drain(&self.routes, buffer, |_| true),
+            links: drain(&self.routes, buffer, |message| {
+                filters |= message.kind == NEW_FILTER;
+                !TRAFFIC_CONTROL.contains(&message.kind)
+            }),
+            filters,
         }
     }
 }
 
 /// Takes what is queued off the socket; whether any of it matters, or something was lost.
-fn drain(socket: &Socket, buffer: &mut [u8], matters: impl Fn(&Message<'_>) -> bool) -> bool {
+fn drain(socket: &Socket, buffer: &mut [u8], mut matters: impl FnMut(&Message<'_>) -> bool) -> bool {
     let mut news = false;
     for _ in 0..AT_ONCE {
         match socket.receive(buffer, false) {

@@ -10,6 +10,7 @@ use ringfence_ruleset::KernelFeatures;
 const QUIET: News = News {
     tables: false,
     links: false,
+    filters: false,
 };
 const TABLES: News = News { tables: true, ..QUIET };
 
@@ -85,6 +86,21 @@ fn interfaces_and_addresses_are_told() {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
+    });
+}
+
+#[test]
+fn filters_of_traffic_control_are_told() {
+    scratch(|| {
+        let (notifications, _enforcer) = watched();
+        notifications.look(&mut Vec::new());
+        run("tc", &["qdisc", "add", "dev", "lo", "clsact"]);
+        assert!(!notifications.look(&mut Vec::new()).filters);
+        let filter =
+            "filter add dev lo egress protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev net1";
+        let words: Vec<&str> = filter.split(' ').collect();
+        run("tc", &words);
+        assert!(notifications.look(&mut Vec::new()).filters);
     });
 }
 

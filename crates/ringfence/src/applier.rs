@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::drift;
 use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
+use crate::guards::Guards;
 
 /// The threads only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
 const STACK: usize = 256 * 1024;
@@ -41,6 +42,10 @@ struct Slot {
     verify: bool,
     counters: Vec<UnboundedSender<(PodUid, Counters)>>,
     stop: bool,
+    /// Somebody has given the namespace a filter of traffic control.
+    redirected: bool,
+    /// Since when there has been a ruleset that is not dealt with.
+    busy: Option<Instant>,
 }
 
 /// Where an applier finds its work.
@@ -58,6 +63,7 @@ impl Mailbox {
             let before = slot.job.take().and_then(|job| job.stamp);
             let stamp = stamp.map(|stamp| stamp.earlier(before)).or(before);
             slot.job = Some(Job { wanted, stamp });
+            slot.busy.get_or_insert_with(Instant::now);
         });
     }
 
@@ -70,6 +76,11 @@ impl Mailbox {
     /// Asks for a comparison with the kernel, and for the facts if they have changed.
     pub fn verify(&self) {
         self.fill(|slot| slot.verify = true);
+    }
+
+    /// Somebody has given the namespace a filter of traffic control. To be followed by [`Self::verify`].
+    pub fn redirected(&self) {
+        self.fill(|slot| slot.redirected = true);
     }
 
     /// Asks for the drop counters. A thread that has ended or that hangs does not answer.
@@ -89,6 +100,12 @@ impl Mailbox {
         });
     }
 
+    /// Since when it has had a ruleset that the thread has not dealt with.
+    pub fn busy_since(&self) -> Option<Instant> {
+        let slot = self.lock();
+        slot.busy.filter(|_| !slot.stop)
+    }
+
     fn fill(&self, change: impl FnOnce(&mut Slot)) {
         let mut slot = self.lock();
         if slot.stop {
@@ -102,12 +119,16 @@ impl Mailbox {
 
     fn take(&self) -> Slot {
         let mut slot = self.lock();
+        // The thread is back: what it had taken is dealt with.
+        if slot.job.is_none() {
+            slot.busy = None;
+        }
         while slot.job.is_none() && !slot.keep && !slot.verify && slot.counters.is_empty() && !slot.stop {
             slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
-        let stop = slot.stop;
+        let (stop, busy) = (slot.stop, slot.busy);
         let taken = std::mem::take(&mut *slot);
-        slot.stop = stop;
+        (slot.stop, slot.busy) = (stop, busy);
         taken
     }
 
@@ -192,6 +213,7 @@ struct Inside {
     netns: Netns,
     facts: Option<Facts>,
     enforcer: Enforcer,
+    guards: Guards,
     /// As long as it is here, changes by others are heard of at once.
     _watched: Option<drift::Registration>,
 }
@@ -241,15 +263,28 @@ impl Worker {
                     wanted: job.wanted.clone(),
                     stamp: None,
                 });
+                self.guard(&mut inside, job.wanted.as_deref(), false);
                 if !self.enforce(&mut inside, job, None) {
                     // The reason is often an interface that has gone: rules without it follow from the facts.
                     self.refresh_facts(&mut inside);
                 }
             }
+            if slot.redirected
+                && inside
+                    .enforcer
+                    .current()
+                    .is_some_and(|rules| !rules.netdev.chains.is_empty())
+            {
+                warn!(
+                    uid = %self.pod,
+                    "A tc filter is new in the pod: what such a filter redirects passes behind its egress rules"
+                );
+            }
             if slot.verify {
                 self.refresh_facts(&mut inside);
                 // Before the first ruleset there is nothing that the kernel's could be compared with.
                 if let Some(job) = &last {
+                    self.guard(&mut inside, job.wanted.as_deref(), true);
                     self.verify(&mut inside, job.clone());
                 }
             }
@@ -301,6 +336,7 @@ impl Worker {
             netns,
             facts: facts.as_ref().ok().cloned(),
             enforcer,
+            guards: Guards::default(),
             _watched: watched.ok(),
         };
         Ok((inside, facts))
@@ -380,6 +416,11 @@ impl Worker {
                 false
             }
         }
+    }
+
+    /// Keeps the pod from sending past these rules, before they are in force. `again`: its interfaces may be others now.
+    fn guard(&self, inside: &mut Inside, wanted: Option<&Ruleset>, again: bool) {
+        inside.guards.update(&self.pod, &inside.netns, wanted, again);
     }
 
     /// A namespace without rules does not track connections. Those that are open when the first ruleset comes would get
@@ -522,7 +563,9 @@ mod tests {
             Some(Arc::clone(&wanted)),
             Some(stamp(Cause::Pod, begin + Duration::from_secs(1))),
         );
+        assert!(mailbox.busy_since() >= Some(begin), "it waits");
         let slot = mailbox.take();
+        assert!(mailbox.busy_since().is_some(), "it is being dealt with");
         let job = slot.job.expect("a job");
         assert!(job.wanted.is_some_and(|it| Arc::ptr_eq(&it, &wanted)));
         assert_eq!(job.stamp, Some(stamp(Cause::Policy, begin)));
@@ -530,6 +573,7 @@ mod tests {
         mailbox.verify();
         let slot = mailbox.take();
         assert!(slot.job.is_none() && slot.verify);
+        assert_eq!(mailbox.busy_since(), None, "it is done");
     }
 
     #[test]

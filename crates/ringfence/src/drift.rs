@@ -188,6 +188,9 @@ fn watch(shared: &Shared) {
 fn look(shared: &Shared, token: u64, watched: &mut Watched, now: Instant, buffer: &mut Vec<u8>) {
     let news = watched.notifications.look(buffer);
     let (muted, flags) = if news.is_some() {
+        if news.filters {
+            watched.mailbox.redirected();
+        }
         watched.mailbox.verify();
         (Some(now + watched.pace.next(news)), EpollFlags::empty())
     } else {
@@ -226,6 +229,7 @@ mod tests {
         let links = News {
             tables: false,
             links: true,
+            filters: false,
         };
         check(links, 1000);
         check(News { tables: true, ..links }, 100);

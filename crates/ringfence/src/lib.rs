@@ -18,6 +18,7 @@ pub mod drops;
 pub mod event;
 pub mod explain;
 pub mod findings;
+mod guards;
 pub mod http;
 pub mod logging;
 mod manifests;

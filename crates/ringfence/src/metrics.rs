@@ -1,6 +1,7 @@
 //! Prometheus metrics. The agent loop counts what happens; what can be read off a snapshot is set at scrape time, so
 //! that no gauge has to be kept in step.
 
+mod queue;
 mod runtime;
 mod watches;
 
@@ -14,6 +15,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge
 use ringfence_kube::api::Health;
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
+use self::queue::QueueMetrics;
 use self::runtime::RuntimeMetrics;
 use self::watches::WatchMetrics;
 use crate::event::{Applied, Cause, Stamp, Success};
@@ -57,6 +59,7 @@ pub struct Metrics {
     policies: IntGaugeVec,
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
+    queue: QueueMetrics,
     runtime: RuntimeMetrics,
     watches: WatchMetrics,
     /// Dropped packets of the local pods.
@@ -156,6 +159,7 @@ impl Metrics {
                     &["source"],
                 )?,
             )?,
+            queue: QueueMetrics::new(&registry)?,
             runtime: RuntimeMetrics::new(&registry)?,
             watches: WatchMetrics::new(&registry)?,
             dropped: add(
@@ -272,6 +276,7 @@ impl Metrics {
             }
             counts
         });
+        self.queue.refresh(snapshot);
         if let Some(health) = &snapshot.runtime {
             self.runtime.refresh(&health.borrow());
         }

@@ -9,6 +9,7 @@
 //! It runs on a thread of its own with a runtime that knows nothing but time: a change passes two threads on its way
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
+mod claims;
 mod hold;
 mod places;
 mod pods;
