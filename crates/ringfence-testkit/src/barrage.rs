@@ -2,6 +2,7 @@
 //! lose one, while something is done to the node.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -111,8 +112,8 @@ impl Barrage {
         let mut lanes = Vec::new();
         for (path, must) in paths {
             let key = (format!("{:?}", path.to.id()), path.target);
-            if !receivers.contains_key(&key) {
-                receivers.insert(key, receiver(path)?);
+            if let Entry::Vacant(entry) = receivers.entry(key) {
+                entry.insert(receiver(path)?);
             }
             senders.push(sender(path)?);
             lanes.push(Lane {

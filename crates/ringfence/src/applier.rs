@@ -35,6 +35,10 @@ struct Job {
 
 /// What the thread is to do next.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a request of its own, and any may stand together"
+)]
 struct Slot {
     job: Option<Job>,
     /// What was found is to stay for now.
@@ -382,7 +386,9 @@ impl Worker {
     fn enforce(&self, inside: &mut Inside, job: Job, drift: Option<Drift>) -> bool {
         let begun = Instant::now();
         let is_first = job.wanted.is_some() && !has_rules(&inside.enforcer);
-        if is_first {
+        // Where somebody has deleted the tables, conntrack knows the connections still. And the socket that tells it of them
+        // cannot be closed before the kernel is done with what was deleted: tens of milliseconds in which the pod is open.
+        if is_first && drift.is_none() {
             self.track_connections(&inside.netns);
         }
         let enforced = self.enforce_now(&mut inside.enforcer, job, drift, begun);

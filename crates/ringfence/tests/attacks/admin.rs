@@ -56,22 +56,23 @@ fn repaired_flush_in_a_loop() {
 #[test]
 fn closed_tables_that_accept() {
     let world = World::new("accept");
-    let mut script = String::new();
-    for (number, priority) in [-2_000_000_000, -400, -170, -160, 0, 110, 300, 2_000_000_000]
+    let priorities = [-2_000_000_000, -400, -170, -160, 0, 110, 300, 2_000_000_000];
+    let script: Vec<String> = priorities
         .iter()
         .enumerate()
-    {
-        script += &format!("table inet mine{number} {{\n");
-        for hook in ["prerouting", "input", "output", "postrouting"] {
-            script += &format!(
-                " chain {hook} {{\n  type filter hook {hook} priority {priority}; policy accept;\n  accept\n }}\n"
-            );
-        }
-        script += "}\n";
-        script += &format!(
-            "table netdev mine{number} {{\n chain e {{\n  type filter hook egress device net1 priority {priority}; policy accept;\n  accept\n }}\n}}\n"
-        );
-    }
+        .map(|(number, priority)| {
+            let chain = |hook: &str| {
+                let name = hook.split(' ').next().unwrap_or_default();
+                format!(
+                    " chain {name} {{\n  type filter hook {hook} priority {priority}; policy accept;\n  accept\n }}\n"
+                )
+            };
+            let inet = ["prerouting", "input", "output", "postrouting"].map(chain).concat();
+            let netdev = chain("egress device net1");
+            format!("table inet mine{number} {{\n{inet}}}\ntable netdev mine{number} {{\n{netdev}}}\n")
+        })
+        .collect();
+    let script = script.concat();
     world.attacker.nft(&script).expect("loaded");
     world.closed("accepting before and after", || {
         world.send_forbidden("net1");

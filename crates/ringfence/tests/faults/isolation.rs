@@ -126,10 +126,10 @@ impl Small {
 fn s228_a_namespace_where_the_kernel_is_busy_delays_no_other() {
     let small = Small::start("busy");
     let name = small.pods[0].name().to_owned();
-    let mut script = String::from("table inet busy {\n}\n");
-    for number in 0..2_000 {
-        script += &format!("add set inet busy s{number} {{ type ipv4_addr; flags interval; }}\n");
-    }
+    let sets: Vec<String> = (0..2_000)
+        .map(|number| format!("add set inet busy s{number} {{ type ipv4_addr; flags interval; }}\n"))
+        .collect();
+    let script = format!("table inet busy {{\n}}\n{}", sets.concat());
     let end = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // One after the other, until it is told to end.
@@ -167,7 +167,7 @@ fn s228_a_namespace_where_the_kernel_is_busy_delays_no_other() {
         assert!(busy.join().expect("no panic") > 0);
     });
     small.wait_rules("a", ". tcp . 90");
-    assert_eq!(small.metric("ringfence_queue_length"), 0.0);
+    assert!(small.metric("ringfence_queue_length") < 1.0);
 }
 
 #[test]

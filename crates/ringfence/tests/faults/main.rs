@@ -51,6 +51,11 @@ fn s139_nothing_passes_and_nothing_is_lost_through_upgrades() {
 }
 
 #[test]
+fn s142_nothing_passes_and_nothing_is_lost_when_an_interface_comes_and_goes() {
+    check(Fault::Interfaces);
+}
+
+#[test]
 fn s142_nothing_passes_and_nothing_is_lost_when_the_kernel_refuses() {
     check(Fault::Refusals);
 }

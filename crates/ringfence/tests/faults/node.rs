@@ -4,11 +4,14 @@
 #![allow(dead_code, reason = "the test and the example use a part each")]
 
 use std::path::{Path as FilePath, PathBuf};
+use std::slice;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ringfence_model::Family;
+use ringfence_netlink::Enforcer;
+use ringfence_ruleset::KernelFeatures;
 use ringfence_testkit::manifest::{self, Manifest, Policy};
 use ringfence_testkit::{
     Agent, Barrage, ManifestFolder, Must, Network, Path, Pod, PodSpec, Tally, Topology, Wiring, free_port,
@@ -36,20 +39,23 @@ pub enum Fault {
     Kill,
     /// SIGTERM, and another program.
     Upgrade,
-    /// An interface that a ruleset names comes and goes, so that the kernel refuses some of them.
+    /// An interface that a ruleset names comes and goes.
+    Interfaces,
+    /// The tables have another owner when the agent starts, so that the kernel refuses everything.
     Refusals,
     /// `nft flush ruleset` inside the pod.
     Flush,
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Nothing,
         Self::Peers,
         Self::Policies,
         Self::Restart,
         Self::Kill,
         Self::Upgrade,
+        Self::Interfaces,
         Self::Refusals,
         Self::Flush,
     ];
@@ -62,7 +68,8 @@ impl Fault {
             Self::Restart => "restart (SIGTERM)",
             Self::Kill => "kill -9 at random moments",
             Self::Upgrade => "upgrade to another program",
-            Self::Refusals => "kernel refuses rulesets",
+            Self::Interfaces => "an interface comes and goes",
+            Self::Refusals => "kernel refuses (another owner)",
             Self::Flush => "nft flush ruleset in the pod",
         }
     }
@@ -74,8 +81,6 @@ pub struct Row {
     pub fault: Fault,
     /// How often it was done.
     pub times: u64,
-    /// Transactions that the kernel refused, as far as one agent counted them.
-    pub refused: f64,
     pub tally: Tally,
 }
 
@@ -117,7 +122,7 @@ impl Node {
         let port = manifest::port("UDP", 80);
         let guard = Policy::multi("x/guard", &[BLUE, "x/red"])
             .select(&[("app", "server")])
-            .ingress(&[peer.clone()], &[port.clone()])
+            .ingress(slice::from_ref(&peer), slice::from_ref(&port))
             .egress(&[peer], &[port]);
         let mut objects = vec![manifest::namespace("x", &[]), guard.manifest()];
         for pod in [&server, &friend, &stranger] {
@@ -162,13 +167,22 @@ impl Node {
     fn ready(&mut self) -> Result<()> {
         let agent = self.agent.as_mut().context("no agent")?;
         agent.wait_ready(PATIENCE)?;
+        self.wait_pods("\"enforced\"")
+    }
+
+    fn wait_pods(&self, text: &str) -> Result<()> {
+        let agent = self.agent.as_ref().context("no agent")?;
         for _ in 0..6000 {
-            if agent.get("/pods?output=json")?.body.contains("\"enforced\"") {
+            // Right after its start nobody listens yet.
+            if agent
+                .get("/pods?output=json")
+                .is_ok_and(|answer| answer.body.contains(text))
+            {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(10));
         }
-        bail!("the server is not enforced:\n{}", agent.log())
+        bail!("no pod is {text}:\n{}", agent.log())
     }
 
     /// The paths that are probed: both families, into the server and out of it.
@@ -191,7 +205,6 @@ impl Node {
 
     /// Probes at full rate until there are so many, while the fault happens over and over, at least three times.
     pub fn run(&mut self, fault: Fault, probes: u64) -> Result<Row> {
-        let refused_before = self.refused();
         let barrage = Barrage::start(&self.paths()?)?;
         let mut times = 0;
         while times < 3 || barrage.sent() < probes {
@@ -203,7 +216,6 @@ impl Node {
         Ok(Row {
             fault,
             times,
-            refused: (self.refused() - refused_before).max(0.0),
             tally: barrage.finish()?,
         })
     }
@@ -245,6 +257,17 @@ impl Node {
                 self.ready()?;
             }
             Fault::Refusals => {
+                self.agent.take().context("no agent")?.kill()?;
+                // Tables without a living owner are taken over by whoever comes first, and only that one may change them.
+                let owner = self.server.netns.run(|| Enforcer::open(KernelFeatures::ALL))??;
+                self.begin()?;
+                self.policies(number)?;
+                self.peers(number)?;
+                self.wait_pods("\"failed\"")?;
+                drop(owner);
+                self.ready()?;
+            }
+            Fault::Interfaces => {
                 self.policies(number)?;
                 self.server.exec("ip", &["link", "del", "net9"])?;
                 self.peers(number)?;
@@ -301,7 +324,7 @@ impl Node {
                 )
                 .manifest(),
         ];
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             let range = manifest::ports("UDP", port(round), port(round) + 100);
             all.push(
                 select("x/range")
@@ -309,26 +332,17 @@ impl Node {
                     .manifest(),
             );
         }
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             let block = manifest::block("192.0.2.0/24", &["192.0.2.128/25"]);
             all.push(
                 select("x/block")
-                    .ingress(&[block.clone()], &[])
+                    .ingress(slice::from_ref(&block), &[])
                     .egress(&[block], &[])
                     .manifest(),
             );
         }
         self.folder.save("policies.yaml", &manifest::documents(&all))?;
         Ok(())
-    }
-
-    fn refused(&self) -> f64 {
-        let Some(agent) = &self.agent else { return 0.0 };
-        let text = agent.get("/metrics").map(|answer| answer.body).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.strip_prefix("ringfence_transactions_total{result=\"refused\"} "))
-            .filter_map(|value| value.parse::<f64>().ok())
-            .sum()
     }
 
     /// The agent's log, for a failing test.
