@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringfence_model::PodUid;
 use ringfence_netlink::{Counters, Enforcer, Notifications, Outcome, track_established};
@@ -25,6 +25,9 @@ use crate::guards::Guards;
 
 /// The threads only fill buffers that are on the heap; 256 KiB is four times what their deepest call takes.
 const STACK: usize = 256 * 1024;
+
+/// Time that the kernel may need until it is done with the AF_XDP sockets of an agent that has ended.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A ruleset to put in force.
 #[derive(Debug, Clone)]
@@ -263,6 +266,7 @@ impl Worker {
                 });
             }
             if let Some(job) = slot.job {
+                let wanted = job.wanted.clone();
                 last = Some(Job {
                     wanted: job.wanted.clone(),
                     stamp: None,
@@ -271,6 +275,11 @@ impl Worker {
                 if !self.enforce(&mut inside, job, None) {
                     // The reason is often an interface that has gone: rules without it follow from the facts.
                     self.refresh_facts(&mut inside);
+                }
+                if inside.guards.unsettled() {
+                    // An agent that has just ended had them; the rules are in force, so this may take its time.
+                    thread::sleep(SETTLE);
+                    self.guard(&mut inside, wanted.as_deref(), true);
                 }
             }
             if slot.redirected
@@ -547,8 +556,6 @@ fn reached(table: &Table) -> BTreeSet<Name> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ringfence_ruleset::{Chain, Key, Match, Rule, Set, SetKind, Side, check};
 
     use super::*;

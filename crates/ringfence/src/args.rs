@@ -87,7 +87,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "SECONDS", env = "RINGFENCE_RESYNC")]
     pub resync: Option<u64>,
     /// For tests: do as on a kernel whose tables have no owner (before 6.9)
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, env = "RINGFENCE_WITHOUT_TABLE_OWNER")]
     pub without_table_owner: bool,
 }
 

@@ -1,7 +1,7 @@
 //! AF_XDP sends past every hook of netfilter, and CAP_NET_RAW is enough for it. So the agent holds the queues of each
 //! interface whose raw frames its rules stop; see [`TransmitGuard`]. They are held as long as the agent runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Once;
 
 use ringfence_model::{InterfaceName, PodUid};
@@ -14,6 +14,8 @@ use tracing::warn;
 pub struct Guards {
     /// `None`: it could not be held, and that has been said.
     held: BTreeMap<InterfaceName, Option<TransmitGuard>>,
+    /// Interfaces whose trouble was logged.
+    said: BTreeSet<InterfaceName>,
 }
 
 impl Guards {
@@ -38,12 +40,17 @@ impl Guards {
                     held.insert(interface.clone(), before.flatten());
                     continue;
                 }
-                let was_said = before.is_some();
+                let was_held = before.is_some();
                 // Closed first, or it would be in the way of its successor.
                 drop(before);
                 let guard = TransmitGuard::take(interface);
-                if !was_said {
+                // What is taken at first may be a former agent's, with which the kernel is not done.
+                let taken = guard.as_ref().is_ok_and(|guard| matches!(guard.hold(), Hold::Taken(_)));
+                if taken == was_held && self.said.insert(interface.clone()) {
                     complain(pod, interface, &guard);
+                }
+                if !taken {
+                    self.said.remove(interface);
                 }
                 held.insert(interface.clone(), guard.ok());
             }
@@ -53,6 +60,16 @@ impl Guards {
             Ok(held) => self.held = held,
             Err(error) => warn!(uid = %pod, %error, "AF_XDP cannot be kept from the pod"),
         }
+    }
+}
+
+impl Guards {
+    /// Whether something was somebody else's, so that it is worth trying again soon.
+    pub fn unsettled(&self) -> bool {
+        let taken = |guard: &TransmitGuard| matches!(guard.hold(), Hold::Taken(_));
+        self.held
+            .iter()
+            .any(|(name, guard)| guard.as_ref().is_some_and(taken) && !self.said.contains(name))
     }
 }
 
