@@ -126,6 +126,7 @@ mod tests {
             kind: m::SOCK_DIAG_BY_FAMILY,
             flags: 0,
             sequence: 0,
+            port: 0,
             payload,
         }
     }

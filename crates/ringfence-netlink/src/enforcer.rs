@@ -99,6 +99,11 @@ impl<K: Kernel> Enforcer<K> {
         Ok(enforcer)
     }
 
+    /// The address of its socket, by which the kernel names it in notifications.
+    pub fn port(&self) -> u32 {
+        self.kernel.port()
+    }
+
     /// What the kernel has, as far as known: `None` where it has no tables of ours, or unknown ones.
     pub fn current(&self) -> Option<&Ruleset> {
         match &self.state {

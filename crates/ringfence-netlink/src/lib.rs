@@ -7,7 +7,7 @@
 //!
 //! Reading order: `uapi` (the kernel's numbers), `wire` (messages and attributes), `expression` and `rule` (bytecode),
 //! `encode` (operations to one batch), `socket` and `link` (the conversation), `elements` and `read` (the tables as
-//! they are), `kernel` (all of this as a trait), `compare`, `enforcer`, `probe`; apart from these `connections` with `diag` (sockets) and `conntrack`
+//! they are), `kernel` (all of this as a trait), `compare`, `enforcer`, `notify` (what others change), `probe`; apart from these `connections` with `diag` (sockets) and `conntrack`
 //! (entries), for the moment before a namespace's first ruleset.
 
 mod compare;
@@ -25,6 +25,7 @@ pub mod fuzzing;
 mod golden;
 pub mod kernel;
 mod link;
+mod notify;
 mod probe;
 mod read;
 mod rule;
@@ -37,5 +38,6 @@ pub use connections::{Tracked, track_established};
 pub use enforcer::{Enforcer, Outcome};
 pub use error::{Error, Refusal};
 pub use link::transactions_sent;
+pub use notify::{News, Notifications};
 pub use probe::probe;
 pub use read::{Count, Counters};

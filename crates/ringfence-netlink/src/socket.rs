@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -30,6 +30,11 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens one in the calling thread's network namespace, to `libc::NETLINK_NETFILTER` or another part.
     pub(crate) fn open(protocol: c_int) -> io::Result<Self> {
+        Self::open_with(protocol, RECEIVE_BUFFER)
+    }
+
+    /// The same with a receive buffer of this many bytes.
+    pub(crate) fn open_with(protocol: c_int, receive_buffer: usize) -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is used as a descriptor.
         let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
         check(raw)?;
@@ -48,7 +53,7 @@ impl Socket {
             tv_usec: 0,
         };
         socket.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)?;
-        socket.buffer(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+        socket.buffer(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive_buffer)?;
         socket.reserve(SEND_BUFFER)?;
         socket.port = socket.bind()?;
         Ok(socket)
@@ -57,6 +62,29 @@ impl Socket {
     /// Its address.
     pub(crate) fn port(&self) -> u32 {
         self.port
+    }
+
+    /// From now on it also receives what the kernel tells this group of listeners.
+    pub(crate) fn join(&self, group: c_int) -> io::Result<()> {
+        self.set(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, &group)
+    }
+
+    /// What messages say that go back to this port is dropped before it is queued, and wakes nobody.
+    pub(crate) fn ignore(&self, port: u32) -> io::Result<()> {
+        // The port in the first message's header. A filter loads words in network order, and the header is in the host's.
+        let port_at = 12;
+        let is_port = u32::from_be_bytes(port.to_ne_bytes());
+        let mut filter = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, port_at),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, is_port),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        ];
+        let program = libc::sock_fprog {
+            len: 4,
+            filter: filter.as_mut_ptr(),
+        };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
     }
 
     /// Binds to an address that the kernel chooses: needed for owning tables, because the kernel releases those of a
@@ -145,9 +173,26 @@ impl Socket {
     }
 }
 
+/// One step of a filter.
+fn step(code: u32, jump_true: u8, jump_false: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        // All codes are below 256.
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    }
+}
+
 fn size<T>() -> socklen_t {
     // C structs of a few bytes.
     socklen_t::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 fn check(result: c_int) -> io::Result<()> {

@@ -172,6 +172,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Of an answer: whose question it was. Of a notification: whose change.
+    pub(crate) port: u32,
     /// What follows the header.
     pub(crate) payload: &'a [u8],
 }
@@ -203,6 +205,7 @@ fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
         kind: u16::from_ne_bytes([header[4], header[5]]),
         flags: u16::from_ne_bytes([header[6], header[7]]),
         sequence: u32::from_ne_bytes(header[8..12].try_into().ok()?),
+        port: u32::from_ne_bytes(header[12..16].try_into().ok()?),
         payload: bytes.get(HEADER..length)?,
     };
     Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or(&[])))

@@ -6,7 +6,7 @@
 //! opened inside stay in the namespace for their whole life, so a thread needs to be there only while it opens them.
 //!
 //! Needed capabilities: CAP_SYS_ADMIN to enter or make a namespace; CAP_SYS_PTRACE to open `/proc/<pid>/ns/net` of
-//! another user's process.
+//! another user's process; CAP_NET_RAW to hold an interface's AF_XDP queues.
 
 mod error;
 mod facts;
@@ -14,7 +14,9 @@ mod facts;
 pub mod fuzzing;
 mod namespace;
 mod rtnetlink;
+mod transmit;
 
 pub use error::Error;
 pub use facts::{Facts, facts};
 pub use namespace::{Netns, NetnsId, scratch};
+pub use transmit::{Hold, TransmitGuard};

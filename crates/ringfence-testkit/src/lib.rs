@@ -29,6 +29,7 @@
 //! [`frame`], [`packet`], [`manifest`], [`Agent`].
 
 mod agent;
+mod barrage;
 mod command;
 mod echo;
 mod flow;
@@ -50,6 +51,7 @@ mod wiring;
 mod yaml;
 
 pub use agent::{Agent, ManifestFolder, Response, free_port, http_get};
+pub use barrage::{Barrage, Must, Tally};
 pub use command::run as run_program;
 pub use echo::Echo;
 pub use flow::{Flow, Load};

@@ -102,6 +102,15 @@ impl Stream {
         }
     }
 
+    /// When the last one of those that have arrived was sent.
+    pub fn last_arrived(&self) -> Option<Instant> {
+        self.datagrams()
+            .iter()
+            .rev()
+            .find(|it| it.arrived.is_some())
+            .map(|it| it.sent)
+    }
+
     /// Waits until a datagram arrives that was sent after `since`, and gives the moment when it was sent.
     pub fn wait_open(&self, since: Instant, limit: Duration) -> Result<Instant> {
         let deadline = Instant::now() + limit;

@@ -37,10 +37,12 @@ const HTTP_THREADS: usize = 2;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+    let without_owner = args.without_table_owner;
     let settings = Settings::resolve(args)?;
     logging::start(settings.log_format, settings.log_level);
     require_capabilities(&fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?)?;
-    let features = probe()?;
+    let mut features = probe()?;
+    features.owner_persist &= !without_owner;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")

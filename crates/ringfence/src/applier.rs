@@ -17,9 +17,11 @@ use ringfence_netlink::kernel::Kernel;
 use ringfence_netlink::{Counters, Enforcer, Error, Outcome};
 use ringfence_ruleset::{Hook, KernelFeatures, Name, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
 
 use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
 use crate::host::{Hands, Host, Inside, Order};
+
 
 /// A ruleset to put in force.
 #[derive(Debug, Clone)]
@@ -30,6 +32,10 @@ struct Job {
 
 /// What the thread is to do next.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a request of its own, and any may stand together"
+)]
 pub struct Slot {
     job: Option<Job>,
     /// What was found is to stay for now.
@@ -37,6 +43,10 @@ pub struct Slot {
     verify: bool,
     counters: Vec<UnboundedSender<(PodUid, Counters)>>,
     stop: bool,
+    /// Somebody has given the namespace a filter of traffic control.
+    redirected: bool,
+    /// Since when there has been a ruleset that is not dealt with.
+    busy: Option<Instant>,
 }
 
 impl Slot {
@@ -44,11 +54,18 @@ impl Slot {
         self.job.is_none() && !self.keep && !self.verify && self.counters.is_empty() && !self.stop
     }
 
+    /// The thread is back: what it had taken is dealt with.
+    fn is_back(&mut self) {
+        if self.job.is_none() {
+            self.busy = None;
+        }
+    }
+
     fn empty(&mut self) -> Self {
-        let stop = self.stop;
+        let (stop, busy) = (self.stop, self.busy);
         let taken = std::mem::take(self);
-        // For good.
-        self.stop = stop;
+        // For good, and until the thread is back.
+        (self.stop, self.busy) = (stop, busy);
         taken
     }
 }
@@ -68,6 +85,7 @@ impl Mailbox {
             let before = slot.job.take().and_then(|job| job.stamp);
             let stamp = stamp.map(|stamp| stamp.earlier(before)).or(before);
             slot.job = Some(Job { wanted, stamp });
+            slot.busy.get_or_insert_with(Instant::now);
         });
     }
 
@@ -80,6 +98,11 @@ impl Mailbox {
     /// Asks for a comparison with the kernel, and for the facts if they have changed.
     pub fn verify(&self) {
         self.fill(|slot| slot.verify = true);
+    }
+
+    /// Somebody has given the namespace a filter of traffic control. To be followed by [`Self::verify`].
+    pub fn redirected(&self) {
+        self.fill(|slot| slot.redirected = true);
     }
 
     /// Asks for the drop counters. A thread that has ended or that hangs does not answer.
@@ -109,6 +132,12 @@ impl Mailbox {
         self.lock().stop
     }
 
+    /// Since when it has had a ruleset that the thread has not dealt with.
+    pub fn busy_since(&self) -> Option<Instant> {
+        let slot = self.lock();
+        slot.busy.filter(|_| !slot.stop)
+    }
+
     fn fill(&self, change: impl FnOnce(&mut Slot)) {
         let mut slot = self.lock();
         if slot.stop {
@@ -123,6 +152,7 @@ impl Mailbox {
     /// Waits for something to do.
     fn take(&self) -> Slot {
         let mut slot = self.lock();
+        slot.is_back();
         while slot.is_idle() {
             slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
@@ -132,6 +162,7 @@ impl Mailbox {
     /// What there is to do, if anything.
     pub fn try_take(&self) -> Option<Slot> {
         let mut slot = self.lock();
+        slot.is_back();
         (!slot.is_idle()).then(|| slot.empty())
     }
 
@@ -245,7 +276,7 @@ impl<H: Host> Worker<H> {
         if self.order.mailbox.is_stopped() {
             return None;
         }
-        match self.host.open(&self.order.path, self.order.features) {
+        match self.host.open(&self.order) {
             Ok(inside) => {
                 self.opened(Ok(Opened {
                     id: inside.id,
@@ -279,15 +310,29 @@ impl<H: Host> Worker<H> {
                 wanted: job.wanted.clone(),
                 stamp: None,
             });
+            let wanted = job.wanted.clone();
+            self.guard(inside, wanted.as_deref(), false);
             if !self.enforce(inside, job, None) {
                 // The reason is often an interface that has gone: rules without it follow from the facts.
                 self.refresh_facts(inside);
             }
+            // The rules are in force, so this may take its time.
+            if self.host.settle(&inside.guards) {
+                self.guard(inside, wanted.as_deref(), true);
+            }
+        }
+        let guards_frames = |rules: &Ruleset| !rules.netdev.chains.is_empty();
+        if slot.redirected && inside.enforcer.current().is_some_and(guards_frames) {
+            warn!(
+                uid = %self.order.pod,
+                "A tc filter is new in the pod: what such a filter redirects passes behind its egress rules"
+            );
         }
         if slot.verify {
             self.refresh_facts(inside);
             // Before the first ruleset there is nothing that the kernel's could be compared with.
             if let Some(job) = last {
+                self.guard(inside, job.wanted.as_deref(), true);
                 self.verify(inside, job.clone());
             }
         }
@@ -342,7 +387,9 @@ impl<H: Host> Worker<H> {
     fn enforce(&self, inside: &mut Inside<H>, job: Job, drift: Option<Drift>) -> bool {
         let begun = self.host.now();
         let is_first = job.wanted.is_some() && !inside.enforcer.has_rules();
-        if is_first {
+        // Where somebody has deleted the tables, conntrack knows the connections still. And the socket that tells it of them
+        // cannot be closed before the kernel is done with what was deleted: tens of milliseconds in which the pod is open.
+        if is_first && drift.is_none() {
             // A namespace without rules does not track connections. Those that are open when the first ruleset comes would
             // get their direction from whichever packet comes first: a denied one could live on, and an allowed one could
             // stall (statements 105 to 107). So conntrack is told of them, with nothing slow between this and the transaction.
@@ -385,6 +432,11 @@ impl<H: Host> Worker<H> {
                 false
             }
         }
+    }
+
+    /// Keeps the pod from sending past these rules, before they are in force. `again`: its interfaces may be others now.
+    fn guard(&self, inside: &mut Inside<H>, wanted: Option<&Ruleset>, again: bool) {
+        self.host.guard(&self.order.pod, &inside.netns, &mut inside.guards, wanted, again);
     }
 
     fn applied(&self, job: Job, begun: Instant, result: Result<Success, Refusal>, drift: Option<Drift>) {
@@ -479,8 +531,6 @@ fn reached(table: &Table) -> BTreeSet<Name> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ringfence_ruleset::{Chain, Key, Match, Rule, Set, SetKind, Side, check};
 
     use super::*;
@@ -501,7 +551,9 @@ mod tests {
             Some(Arc::clone(&wanted)),
             Some(stamp(Cause::Pod, begin + Duration::from_secs(1))),
         );
+        assert!(mailbox.busy_since() >= Some(begin), "it waits");
         let slot = mailbox.take();
+        assert!(mailbox.busy_since().is_some(), "it is being dealt with");
         let job = slot.job.expect("a job");
         assert!(job.wanted.is_some_and(|it| Arc::ptr_eq(&it, &wanted)));
         assert_eq!(job.stamp, Some(stamp(Cause::Policy, begin)));
@@ -509,6 +561,7 @@ mod tests {
         mailbox.verify();
         let slot = mailbox.take();
         assert!(slot.job.is_none() && slot.verify);
+        assert_eq!(mailbox.busy_since(), None, "it is done");
     }
 
     #[test]

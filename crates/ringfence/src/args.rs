@@ -105,6 +105,9 @@ pub struct AgentArgs {
     /// How often each pod's rules are compared with the kernel's, in seconds [default: 10]
     #[arg(long, value_name = "SECONDS", env = "RINGFENCE_RESYNC")]
     pub resync: Option<u64>,
+    /// For tests: do as on a kernel whose tables have no owner (before 6.9)
+    #[arg(long, hide = true, env = "RINGFENCE_WITHOUT_TABLE_OWNER")]
+    pub without_table_owner: bool,
 }
 
 /// Arguments of `ringfence render`.

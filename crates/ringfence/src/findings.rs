@@ -16,6 +16,8 @@ pub enum Finder {
     Index,
     /// The agent, about a pod that it cannot find a place for.
     Agent,
+    /// The agent, about what a local pod's annotations claim and its interfaces contradict.
+    Claims,
 }
 
 /// Findings by manifest and finder.
@@ -29,12 +31,12 @@ pub struct FindingKey {
 
 impl FindingKey {
     /// The keys under which findings about one manifest may stand.
-    pub fn all_about(kind: &str, name: &str) -> [Self; 3] {
+    pub fn all_about(kind: &str, name: &str) -> [Self; 4] {
         let source = Source {
             kind: kind.into(),
             name: name.into(),
         };
-        [Finder::Source, Finder::Index, Finder::Agent].map(|finder| Self {
+        [Finder::Source, Finder::Index, Finder::Agent, Finder::Claims].map(|finder| Self {
             source: source.clone(),
             finder,
         })

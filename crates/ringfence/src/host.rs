@@ -5,19 +5,25 @@
 //! [`Threads`](crate::threads::Threads) are the real ones.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Once};
-use std::time::{Instant, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use ringfence_model::PodUid;
 use ringfence_netlink::kernel::{Kernel, Netlink};
-use ringfence_netlink::{Enforcer, Error, track_established};
+use ringfence_netlink::{Enforcer, Error, Notifications, track_established};
 use ringfence_netns::{Facts, Netns, NetnsId};
-use ringfence_ruleset::KernelFeatures;
+use ringfence_ruleset::{KernelFeatures, Ruleset};
 use tracing::{debug, warn};
 
 use crate::applier::{Mailbox, Reports};
+use crate::drift::{Drift, Registration};
 use crate::event::OpenError;
+use crate::guards::Guards;
+
+/// Time that the kernel may need until it is done with the AF_XDP sockets of an agent that has ended.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// What appliers work on.
 pub trait Host {
@@ -25,12 +31,14 @@ pub trait Host {
     type Netns;
     /// A conversation with its nftables.
     type Kernel: Kernel;
+    /// What hears of changes by others and keeps the pod from sending past its rules, as long as it is held.
+    type Guards;
 
     /// The time.
     fn now(&self) -> Instant;
 
-    /// Opens the namespace at a path and what is needed of it.
-    fn open(&self, path: &Path, features: KernelFeatures) -> Result<Inside<Self>, OpenError>
+    /// Opens the namespace of an order and what is needed of it.
+    fn open(&self, order: &Order) -> Result<Inside<Self>, OpenError>
     where
         Self: Sized;
 
@@ -39,6 +47,19 @@ pub trait Host {
 
     /// Makes the connections that are open in the namespace known to conntrack.
     fn track_connections(&self, pod: &PodUid, netns: &Self::Netns);
+
+    /// Keeps the pod from sending past these rules. `again`: its interfaces may be others now.
+    fn guard(
+        &self,
+        pod: &PodUid,
+        netns: &Self::Netns,
+        guards: &mut Self::Guards,
+        wanted: Option<&Ruleset>,
+        again: bool,
+    );
+
+    /// Whether a guard was somebody else's, so that it is worth trying again; waits for that moment.
+    fn settle(&self, guards: &Self::Guards) -> bool;
 }
 
 /// What an applier holds of a namespace.
@@ -51,6 +72,8 @@ pub struct Inside<H: Host> {
     pub facts: Result<Facts, String>,
     /// Its tables.
     pub enforcer: Enforcer<H::Kernel>,
+    /// What goes with it.
+    pub guards: H::Guards,
 }
 
 /// Who does the loop's work outside of it.
@@ -87,31 +110,83 @@ pub struct Order {
 }
 
 /// The machine that this process runs on.
-#[derive(Debug, Clone, Copy)]
-pub struct Machine;
+#[derive(Debug, Clone)]
+pub struct Machine {
+    drift: Drift,
+}
+
+impl Machine {
+    /// With the thread that hears of changes by others.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { drift: Drift::start()? })
+    }
+
+    /// From now on, changes by others make the order's applier compare.
+    fn listen(
+        &self,
+        order: &Order,
+        notifications: Result<Notifications, Error>,
+        enforcer: &Enforcer<Netlink>,
+    ) -> Option<Registration> {
+        let listened = || -> Result<Registration, String> {
+            let mut notifications = notifications.map_err(|error| error.to_string())?;
+            notifications
+                .ignore(enforcer.port())
+                .map_err(|error| error.to_string())?;
+            self.drift
+                .register(notifications, Arc::clone(&order.mailbox))
+                .map_err(|error| error.to_string())
+        };
+        listened()
+            .inspect_err(|error| warn!(uid = %order.pod, error, "Changes by others are found at the resync only"))
+            .ok()
+    }
+}
+
+/// What the machine holds of a namespace beside its tables.
+#[derive(Debug)]
+pub struct Watched {
+    guards: Guards,
+    /// As long as it is here, changes by others are heard of at once.
+    _listened: Option<Registration>,
+}
 
 impl Host for Machine {
     type Netns = Netns;
     type Kernel = Netlink;
+    type Guards = Watched;
 
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    fn open(&self, path: &Path, features: KernelFeatures) -> Result<Inside<Self>, OpenError> {
+    fn open(&self, order: &Order) -> Result<Inside<Self>, OpenError> {
         let failed = |reason: String| OpenError { pending: false, reason };
-        let netns = Netns::open(path).map_err(|error| OpenError {
+        let netns = Netns::open(&order.path).map_err(|error| OpenError {
             pending: error.is_pending(),
             reason: error.to_string(),
         })?;
-        let (facts, enforcer) = netns
-            .run(|| (ringfence_netns::facts(), Enforcer::open(features)))
+        // Listening comes before reading, so that no change falls in between.
+        let (notifications, facts, enforcer) = netns
+            .run(|| {
+                (
+                    Notifications::open(),
+                    ringfence_netns::facts(),
+                    Enforcer::open(order.features),
+                )
+            })
             .map_err(|error| failed(error.to_string()))?;
+        let enforcer = enforcer.map_err(|error| failed(error.to_string()))?;
+        let guards = Watched {
+            guards: Guards::default(),
+            _listened: self.listen(order, notifications, &enforcer),
+        };
         Ok(Inside {
             id: netns.id(),
             netns,
             facts: facts.map_err(|error| error.to_string()),
-            enforcer: enforcer.map_err(|error| failed(error.to_string()))?,
+            enforcer,
+            guards,
         })
     }
 
@@ -139,5 +214,18 @@ impl Host for Machine {
             }
             Err(error) => warn!(uid = %pod, %error, "Running connections could not be looked at"),
         }
+    }
+
+    fn guard(&self, pod: &PodUid, netns: &Netns, guards: &mut Watched, wanted: Option<&Ruleset>, again: bool) {
+        guards.guards.update(pod, netns, wanted, again);
+    }
+
+    fn settle(&self, guards: &Watched) -> bool {
+        let unsettled = guards.guards.unsettled();
+        if unsettled {
+            // An agent that has just ended had them.
+            thread::sleep(SETTLE);
+        }
+        unsettled
     }
 }

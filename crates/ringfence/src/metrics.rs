@@ -1,6 +1,7 @@
 //! Prometheus metrics. The agent loop counts what happens; what can be read off a snapshot is set at scrape time, so
 //! that no gauge has to be kept in step.
 
+mod queue;
 mod runtime;
 mod starts;
 mod watches;
@@ -15,6 +16,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge
 use ringfence_kube::api::Health;
 use ringfence_model::{Diagnostic, PolicyKind, Severity};
 
+use self::queue::QueueMetrics;
 use self::runtime::RuntimeMetrics;
 pub use self::starts::StartMetrics;
 use self::watches::WatchMetrics;
@@ -60,6 +62,7 @@ pub struct Metrics {
     rejected: IntGaugeVec,
     synced: IntGaugeVec,
     events: IntCounterVec,
+    queue: QueueMetrics,
     runtime: RuntimeMetrics,
     watches: WatchMetrics,
     starts: StartMetrics,
@@ -162,6 +165,7 @@ impl Metrics {
                     &["result"],
                 )?,
             )?,
+            queue: QueueMetrics::new(&registry)?,
             runtime: RuntimeMetrics::new(&registry)?,
             watches: WatchMetrics::new(&registry)?,
             starts: StartMetrics::new(&registry)?,
@@ -287,6 +291,7 @@ impl Metrics {
             let counter = self.events.with_label_values(&[outcome.label()]);
             counter.inc_by(total.saturating_sub(counter.get()));
         }
+        self.queue.refresh(snapshot);
         if let Some(health) = &snapshot.runtime {
             self.runtime.refresh(&health.borrow());
         }

@@ -1,4 +1,4 @@
-//! The threads beside the loop: one for each applier, one that looks at paths.
+//! The threads beside the loop: one for each applier, one that looks at paths, one that hears of changes by others.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,22 +20,27 @@ const STACK: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Threads {
     watcher: Watcher,
+    machine: Machine,
 }
 
 impl Threads {
     /// Starts the thread that looks at paths. It calls `mounted` when something was mounted or unmounted.
     pub fn start(events: UnboundedSender<Event>, mounted: impl Fn() + Send + 'static) -> io::Result<Self> {
         let watcher = Watcher::start(events, mounted)?;
-        Ok(Self { watcher })
+        Ok(Self {
+            watcher,
+            machine: Machine::new()?,
+        })
     }
 }
 
 impl Hands for Threads {
     fn start(&mut self, order: Order) -> io::Result<()> {
+        let machine = self.machine.clone();
         thread::Builder::new()
             .name(format!("apply-{}", order.run))
             .stack_size(STACK)
-            .spawn(move || Worker::new(order, Machine).run())?;
+            .spawn(move || Worker::new(order, machine).run())?;
         Ok(())
     }
 

@@ -108,7 +108,19 @@ pub(crate) fn compile(uid: &PodUid, plan: &PodPlan, environment: &Environment<'_
     if environment.kernel.egress_backstop {
         for interface in restricted(plan) {
             if environment.facts.interfaces.contains(&interface.interface) {
-                backstop(&mut netdev, &interface.interface, interface.dhcp);
+                let denied = Names::new(&interface.interface, Direction::Egress).part("denied");
+                backstop(&mut netdev, &interface.interface, denied, interface.dhcp);
+            }
+        }
+        // The pod may have renamed one of these, or made another one on top of it.
+        if restricted(plan).next().is_some() {
+            for interface in environment
+                .facts
+                .interfaces
+                .iter()
+                .filter(|name| is_unexplained(plan, name))
+            {
+                backstop(&mut netdev, interface, unexplained.clone(), false);
             }
         }
     }
@@ -128,6 +140,11 @@ fn restricted(plan: &PodPlan) -> impl Iterator<Item = &InterfacePlan> {
     plan.interfaces
         .iter()
         .filter(|plan| plan.egress.as_ref().is_some_and(|table| !table.is_open()))
+}
+
+/// Whether no attachment tells of an interface, so that it is closed.
+fn is_unexplained(plan: &PodPlan, name: &InterfaceName) -> bool {
+    name.as_str() != "lo" && plan.interfaces.iter().all(|plan| plan.interface != *name)
 }
 
 fn base(table: &mut Table, name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
@@ -235,8 +252,7 @@ fn own_source(plan: &InterfacePlan) -> Vec<Rule> {
 /// client sends from a packet socket, because it may have no address yet; what it asks passes where the addresses come
 /// from there (statement 123). A later fragment that looks like it passes as well, and is of no use: the first one of its
 /// datagram is held to these ports.
-fn backstop(table: &mut Table, interface: &InterfaceName, dhcp: bool) {
-    let denied = Names::new(interface, Direction::Egress).part("denied");
+fn backstop(table: &mut Table, interface: &InterfaceName, denied: Name, dhcp: bool) {
     let mut rules = vec![accept(vec![Match::Routed])];
     if dhcp {
         rules.extend(DHCP.map(|(client, server)| {

@@ -10,6 +10,7 @@
 //! from the source into the kernel, this one and the pod's applier, and neither shares a core's queue with HTTP.
 
 mod announce;
+mod claims;
 mod gate;
 mod hold;
 mod places;

@@ -28,6 +28,10 @@ impl Controller {
             // Other attachments often mean other interfaces: look now and not only at the next comparison.
             if let Some(applier) = target.applier().filter(|_| !same) {
                 applier.mailbox().verify();
+            } else if matches!(target.phase, Phase::Idle(_)) && !same {
+                // What was read when it was looked at last says nothing about these.
+                target.interfaces = None;
+                self.open(&pod.uid, Cause::Netns, now);
             }
             return;
         }
@@ -62,8 +66,10 @@ impl Controller {
         self.announcements.gone(pod);
         self.index.set_facts(pod, None);
         let name = target.pod.name.clone();
-        let change = self.findings.replace(Finder::Agent, &pod_source(&name), Vec::new());
-        self.report(&change);
+        for finder in [Finder::Agent, Finder::Claims] {
+            let change = self.findings.replace(finder, &pod_source(&name), Vec::new());
+            self.report(&change);
+        }
         if let Some(others) = self.names.get_mut(&name) {
             others.remove(pod);
             if others.is_empty() {
@@ -289,7 +295,7 @@ impl Controller {
                     self.hands.track(pod.clone(), path);
                 }
                 match facts {
-                    Ok(facts) => self.index.set_facts(pod, Some(target_facts(facts))),
+                    Ok(facts) => self.take_facts(pod, facts),
                     Err(error) => {
                         warn!(
                             pod = target.pod.name.to_string().as_str(),
@@ -412,7 +418,7 @@ fn absent(target: &Target) -> String {
     }
 }
 
-fn pod_source(name: &NamespacedName) -> Source {
+pub(super) fn pod_source(name: &NamespacedName) -> Source {
     Source {
         kind: "Pod".into(),
         name: name.to_string().into(),

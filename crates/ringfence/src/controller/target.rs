@@ -9,6 +9,7 @@ use ringfence_netns::NetnsId;
 use ringfence_policy::PodView;
 use ringfence_ruleset::Ruleset;
 
+use super::claims::Interfaces;
 use super::hold::Earlier;
 use crate::applier::Applier;
 use crate::event::Stamp;
@@ -38,6 +39,10 @@ pub(super) struct Target {
     pub(super) stamp: Option<Stamp>,
     /// Whether the facts of its namespace have been read at least once.
     pub(super) facts_known: bool,
+    /// Its interfaces, as they were read last.
+    pub(super) interfaces: Option<Interfaces>,
+    /// Whether they contradict an address that its annotations claim.
+    pub(super) contradicted: bool,
     /// What the watcher saw while an applier was opening: the last of it.
     pub(super) seen_meanwhile: Sight,
     /// Whether rules of an earlier run were found there.
@@ -101,6 +106,8 @@ impl Target {
             failure: None,
             stamp: None,
             facts_known: false,
+            interfaces: None,
+            contradicted: false,
             seen_meanwhile: Sight::Unseen,
             has_rules: false,
             handed_over: false,
@@ -135,6 +142,7 @@ impl Target {
         self.phase = Phase::Absent(why);
         self.in_kernel = InKernel::Untouched;
         self.facts_known = false;
+        self.interfaces = None;
         self.has_rules = false;
         self.handed_over = false;
         self.held = None;

@@ -11,7 +11,6 @@ use ringfence_model::{Consequence, Diagnostic, Object, ObjectKey, PodUid, Reason
 use tracing::{debug, info, warn};
 
 use super::hold::listed;
-use super::pods::target_facts;
 use super::target::{Phase, REOPEN_AFTER, Target};
 use super::{Controller, SLICES};
 use crate::event::{Cause, Event, NetnsEvent, Query, Stamp};
@@ -31,7 +30,7 @@ impl Controller {
             Event::Netns(NetnsEvent::Facts { pod, run, facts }) => {
                 if self.is_current(&pod, run) {
                     self.note(Cause::Netns, now);
-                    self.index.set_facts(&pod, Some(target_facts(facts)));
+                    self.take_facts(&pod, facts);
                 }
             }
             Event::Apply(applied) => self.applied(applied, now),
@@ -133,7 +132,14 @@ impl Controller {
         }
         self.roster.apply(&object, local);
         self.announce_network(&object);
-        self.index.apply(object);
+        match object {
+            // What it claims counts as far as its own interfaces do not contradict it.
+            Object::Pod(pod) if local => {
+                let believed = self.believe(&pod);
+                self.index.apply(Object::Pod(believed));
+            }
+            object => self.index.apply(object),
+        }
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey, now: Instant) {
@@ -248,7 +254,7 @@ impl Controller {
         }
         if self.next_verify <= now {
             self.next_verify = now + self.setup.resync / SLICES;
-            self.verify_slice();
+            self.verify_slice(now);
         }
     }
 
@@ -272,17 +278,22 @@ impl Controller {
     }
 
     /// Asks the next tenth of the pods for a comparison with the kernel.
-    fn verify_slice(&mut self) {
+    fn verify_slice(&mut self, now: Instant) {
         let count = self.targets.len().div_ceil(usize::try_from(SLICES).unwrap_or(1));
         let start = self.verified.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut asked = 0;
+        let mut doubtful = Vec::new();
         for (pod, target) in self.targets.range((start, Bound::Unbounded)).take(count) {
             asked += 1;
             self.verified = Some(pod.clone());
             if let Phase::Live(applier, _) = &target.phase {
                 applier.mailbox().verify();
             }
+            if matches!(target.phase, Phase::Idle(_)) && target.contradicted {
+                doubtful.push(pod.clone());
+            }
         }
+        self.look_again(doubtful, now);
         // The end of the list: the next tick begins anew.
         if asked < count {
             self.verified = None;

@@ -317,12 +317,14 @@ impl SimHost {
 impl Host for SimHost {
     type Netns = SimNetns;
     type Kernel = SimKernel;
+    type Guards = ();
 
     fn now(&self) -> Instant {
         self.node.now()
     }
 
-    fn open(&self, path: &Path, features: KernelFeatures) -> Result<Inside<Self>, OpenError> {
+    fn open(&self, order: &Order) -> Result<Inside<Self>, OpenError> {
+        let (path, features) = (order.path.as_path(), order.features);
         self.node.pause();
         let failed = |reason: String| OpenError { pending: false, reason };
         let Some(serial) = self.node.paths.borrow().get(path).copied() else {
@@ -350,7 +352,15 @@ impl Host for SimHost {
             id,
             facts,
             enforcer,
+            guards: (),
         })
+    }
+
+    // Frames that no table sees are not in the simulation.
+    fn guard(&self, _: &PodUid, _: &SimNetns, (): &mut (), _: Option<&Ruleset>, _: bool) {}
+
+    fn settle(&self, (): &()) -> bool {
+        false
     }
 
     fn facts(&self, netns: &SimNetns) -> Result<Facts, String> {
