@@ -310,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn s227_a_pod_that_was_given_rules_is_not_let_go_before_they_are_taken_back() {
+        let mut target = target();
+        assert!(target.give().is_some());
+        target.wanted = None;
+        assert!(
+            !target.nothing_to_do(),
+            "they may be in force although nobody has said so"
+        );
+        target.release("its network namespace is another one".into());
+        assert!(target.nothing_to_do());
+    }
+
+    #[test]
     fn states_follow_from_namespace_failure_and_rules() {
         let mut target = target();
         let now = SystemTime::now();
