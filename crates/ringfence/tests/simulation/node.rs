@@ -141,7 +141,7 @@ impl Node {
         *self.met.borrow_mut().entry(what).or_default() += 1;
     }
 
-    pub fn violation(&self, check: &str, what: String) {
+    pub fn violation(&self, check: &str, what: impl std::fmt::Display) {
         self.say(|| format!("VIOLATION {check}: {what}"));
         self.violations.borrow_mut().push(format!("{check}: {what}"));
     }
