@@ -111,7 +111,7 @@ fn what_was_lost_counts_as_news() {
         let mut text = String::from("table inet other {\n set s {\n  type ipv4_addr\n }\n}\n");
         for number in 0..20_000_u32 {
             let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
-            text += &format!("add element inet other s {{ {address} }}\n");
+            text.extend(["add element inet other s { ", &address.to_string(), " }\n"]);
         }
         nft_load(&text);
         let mut buffer = Vec::new();

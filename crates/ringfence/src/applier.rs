@@ -22,7 +22,6 @@ use tracing::warn;
 use crate::event::{Applied, Cause, Drift, Event, Found, NetnsEvent, OpenError, Opened, Refusal, Stamp, Success};
 use crate::host::{Hands, Host, Inside, Order};
 
-
 /// A ruleset to put in force.
 #[derive(Debug, Clone)]
 struct Job {
@@ -436,7 +435,8 @@ impl<H: Host> Worker<H> {
 
     /// Keeps the pod from sending past these rules, before they are in force. `again`: its interfaces may be others now.
     fn guard(&self, inside: &mut Inside<H>, wanted: Option<&Ruleset>, again: bool) {
-        self.host.guard(&self.order.pod, &inside.netns, &mut inside.guards, wanted, again);
+        self.host
+            .guard(&self.order.pod, &inside.netns, &mut inside.guards, wanted, again);
     }
 
     fn applied(&self, job: Job, begun: Instant, result: Result<Success, Refusal>, drift: Option<Drift>) {
@@ -531,6 +531,8 @@ fn reached(table: &Table) -> BTreeSet<Name> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ringfence_ruleset::{Chain, Key, Match, Rule, Set, SetKind, Side, check};
 
     use super::*;

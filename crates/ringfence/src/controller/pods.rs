@@ -396,7 +396,10 @@ impl Controller {
         }
         match applied.result {
             Ok(_) => {
-                target.failure = None;
+                // This may be an older ruleset than the one that was put off until the retry, which now does not come.
+                if target.failure.take().is_some() {
+                    self.due.insert(applied.pod.clone());
+                }
                 target.in_kernel = InKernel::Holds(applied.wanted);
                 self.touched.insert(applied.pod);
             }

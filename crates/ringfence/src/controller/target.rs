@@ -25,6 +25,10 @@ pub(super) const REOPEN_AFTER: u32 = 3;
 
 /// A local pod.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what is known of it: each is true or not by itself"
+)]
 pub(super) struct Target {
     pub(super) pod: Arc<Pod>,
     /// Where its network namespace is, or why that is not known. May come later and change.
@@ -315,6 +319,19 @@ mod tests {
         let later = begin + Duration::from_secs(5);
         target.fail("EPERM".into(), false, begin);
         assert_eq!(target.hasten(later), Some(later));
+    }
+
+    #[test]
+    fn s227_a_pod_that_was_given_rules_is_not_let_go_before_they_are_taken_back() {
+        let mut target = target();
+        assert!(target.give().is_some());
+        target.wanted = None;
+        assert!(
+            !target.nothing_to_do(),
+            "they may be in force although nobody has said so"
+        );
+        target.release("its network namespace is another one".into());
+        assert!(target.nothing_to_do());
     }
 
     #[test]

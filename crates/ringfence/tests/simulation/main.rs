@@ -32,7 +32,7 @@ use std::fmt::Write as _;
 use simulation::run;
 
 /// Seeds that have failed, and what was wrong.
-const REGRESSIONS: [(u64, &str); 4] = [
+const REGRESSIONS: [(u64, &str); 5] = [
     (12, "a lost answer closes a pod whose first rules are in force (107)"),
     (
         21,
@@ -45,6 +45,10 @@ const REGRESSIONS: [(u64, &str); 4] = [
     (
         75,
         "rules that were on their way when their policy was deleted stay for ever (14, 227)",
+    ),
+    (
+        100_091,
+        "a ruleset that waits for a retry is forgotten when an older one succeeds (227)",
     ),
 ];
 

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringfence::event::OpenError;
-use ringfence::host::{Host, Inside};
+use ringfence::host::{Host, Inside, Order};
 use ringfence_model::{InterfaceName, PodUid};
 use ringfence_netlink::kernel::{Answer, Head, Kernel, Reading};
 use ringfence_netlink::{Count, Counters, Enforcer, Error};
 use ringfence_netns::{Facts, NetnsId};
-use ringfence_ruleset::{Hook, KernelFeatures, Name, Op, Ruleset, TableFamily};
+use ringfence_ruleset::{Hook, Name, Op, Ruleset, TableFamily};
 
 use crate::dice::Dice;
 use crate::nftables::{Nftables, Refused, errno};
@@ -141,7 +141,7 @@ impl Node {
         *self.met.borrow_mut().entry(what).or_default() += 1;
     }
 
-    pub fn violation(&self, check: &str, what: String) {
+    pub fn violation(&self, check: &str, what: impl std::fmt::Display) {
         self.say(|| format!("VIOLATION {check}: {what}"));
         self.violations.borrow_mut().push(format!("{check}: {what}"));
     }

@@ -112,7 +112,7 @@ impl Reference {
     }
 
     /// The same from nothing but what is there.
-    pub fn from_scratch(&self, objects: &BTreeMap<ObjectKey, Object>, facts: &[(PodUid, Facts)]) -> Index {
+    pub fn made_anew(&self, objects: &BTreeMap<ObjectKey, Object>, facts: &[(PodUid, Facts)]) -> Index {
         let mut index = Index::new(self.options.clone());
         for object in objects.values() {
             index.apply(object.clone());

@@ -117,6 +117,9 @@ impl Runtime {
             node.with(serial, |namespace| namespace.held -= 1);
         }
         while self.remove_one(cluster, node) {}
+        // What nothing leads to any more is no sandbox.
+        self.sandboxes
+            .retain(|_, sandbox| node.paths.borrow().get(&sandbox.path) == Some(&sandbox.serial));
         while self.make_one(cluster, node) {}
         node.sweep();
     }

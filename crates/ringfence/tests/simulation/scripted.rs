@@ -90,7 +90,7 @@ impl Applier {
 }
 
 /// Rules that let pass what arrives on `net1` from nobody, or from everybody, and a chain of the device.
-fn rules(verdict: Verdict) -> Ruleset {
+fn rules(verdict: &Verdict) -> Ruleset {
     let rule = |matches, verdict| Rule {
         matches,
         counter: None,
@@ -102,7 +102,7 @@ fn rules(verdict: Verdict) -> Ruleset {
     };
     let inside = Name::new("net1-in");
     let mut rules = vec![rule(Vec::new(), Verdict::Drop)];
-    if verdict == Verdict::Accept {
+    if *verdict == Verdict::Accept {
         rules.insert(0, rule(Vec::new(), Verdict::Accept));
     }
     let arrive = rule(vec![Match::ArrivesOn(interface("net1"))], Verdict::Goto(inside.clone()));
@@ -140,17 +140,17 @@ fn s107_a_lost_answer_does_not_close_a_pod_that_has_rules() {
     for owner_persist in [false, true] {
         let (node, serial) = node();
         let mut applier = Applier::start(&node, 1, owner_persist);
-        assert!(applier.enforce(&rules(Verdict::Drop)).result.is_ok());
+        assert!(applier.enforce(&rules(&Verdict::Drop)).result.is_ok());
         // The second, and the same for the first of all, which is in force although nobody says so.
         node.lose_next.set(true);
         let refusal = applier
-            .enforce(&rules(Verdict::Accept))
+            .enforce(&rules(&Verdict::Accept))
             .result
             .expect_err("its answer is lost");
         assert!(!refusal.closed, "{}", refusal.reason);
         assert_eq!(
             held(&node, serial),
-            Some(rules(Verdict::Accept)),
+            Some(rules(&Verdict::Accept)),
             "owner {owner_persist}"
         );
     }
@@ -159,19 +159,19 @@ fn s107_a_lost_answer_does_not_close_a_pod_that_has_rules() {
     node.lose_next.set(true);
     assert!(
         !applier
-            .enforce(&rules(Verdict::Accept))
+            .enforce(&rules(&Verdict::Accept))
             .result
             .expect_err("its answer is lost")
             .closed
     );
-    assert_eq!(held(&node, serial), Some(rules(Verdict::Accept)));
+    assert_eq!(held(&node, serial), Some(rules(&Verdict::Accept)));
 }
 
 #[test]
 fn s141_a_chain_that_went_with_its_interface_is_missed_when_the_interface_is_back() {
     let (node, serial) = node();
     let mut applier = Applier::start(&node, 1, true);
-    assert!(applier.enforce(&rules(Verdict::Drop)).result.is_ok());
+    assert!(applier.enforce(&rules(&Verdict::Drop)).result.is_ok());
     node.unplug(serial, &interface("net1"));
     node.plug(serial, interface("net1"), BTreeSet::new());
     assert!(held_chains(&node, serial) == 0, "without a new generation");
@@ -179,7 +179,7 @@ fn s141_a_chain_that_went_with_its_interface_is_missed_when_the_interface_is_bac
     applier.serve();
     let repaired = applier.results.try_recv().expect("it reports");
     assert!(repaired.result.is_ok() && repaired.drift.is_some(), "{repaired:?}");
-    assert_eq!(held(&node, serial), Some(rules(Verdict::Drop)));
+    assert_eq!(held(&node, serial), Some(rules(&Verdict::Drop)));
 }
 
 fn held_chains(node: &Node, serial: u64) -> usize {
@@ -192,13 +192,13 @@ fn held_chains(node: &Node, serial: u64) -> usize {
 fn s226_an_applier_that_was_replaced_writes_nothing_over_its_successor() {
     let (node, serial) = node();
     let mut former = Applier::start(&node, 1, false);
-    assert!(former.enforce(&rules(Verdict::Drop)).result.is_ok());
+    assert!(former.enforce(&rules(&Verdict::Drop)).result.is_ok());
     // It has taken out what it is to do, and the system lets it wait.
-    former.mailbox.enforce(Some(Arc::new(rules(Verdict::Accept))), None);
+    former.mailbox.enforce(Some(Arc::new(rules(&Verdict::Accept))), None);
     let slot = former.mailbox.try_take().expect("there is work");
     former.mailbox.stop();
     let mut successor = Applier::start(&node, 2, false);
-    assert!(successor.enforce(&rules(Verdict::Drop)).result.is_ok());
+    assert!(successor.enforce(&rules(&Verdict::Drop)).result.is_ok());
     former.worker.serve(&mut former.session, slot);
-    assert_eq!(held(&node, serial), Some(rules(Verdict::Drop)));
+    assert_eq!(held(&node, serial), Some(rules(&Verdict::Drop)));
 }

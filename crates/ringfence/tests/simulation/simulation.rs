@@ -150,7 +150,7 @@ impl Simulation {
 
     /// What others do while a call is under way.
     fn meanwhile(&self) {
-        for _ in 0..1 + self.node.below(4) {
+        for _ in 0..=self.node.below(4) {
             let what = self.node.dice.borrow_mut().weighted(&[40, 100, 100, 200, 300, 3]);
             match what {
                 0 => self.edit(),
@@ -593,7 +593,7 @@ impl Simulation {
                 )
             })
             .collect();
-        let scratch = agent.reference.from_scratch(&cluster.objects, &facts);
+        let scratch = agent.reference.made_anew(&cluster.objects, &facts);
         let snapshot = agent.readers.snapshots.load();
         for (pod, serial) in &local {
             if victim == Some(pod) {
