@@ -40,6 +40,7 @@ pub struct World {
     canaries: AtomicU32,
 }
 
+#[allow(clippy::unused_self, reason = "what a test does, it does to the world")]
 impl World {
     /// With tables that have an owner, where the kernel knows owners.
     pub fn new(name: &str) -> Self {
