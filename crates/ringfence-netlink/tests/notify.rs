@@ -108,11 +108,14 @@ fn filters_of_traffic_control_are_told() {
 fn what_was_lost_counts_as_news() {
     scratch(|| {
         let (notifications, _enforcer) = watched();
-        let mut text = String::from("table inet other {\n set s {\n  type ipv4_addr\n }\n}\n");
-        for number in 0..20_000_u32 {
-            let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
-            text.extend(["add element inet other s { ", &address.to_string(), " }\n"]);
-        }
+        let elements: Vec<String> = (0..20_000_u32)
+            .map(|number| std::net::Ipv4Addr::from(0x0a00_0000 + number))
+            .map(|address| format!("add element inet other s {{ {address} }}\n"))
+            .collect();
+        let text = format!(
+            "table inet other {{\n set s {{\n  type ipv4_addr\n }}\n}}\n{}",
+            elements.concat()
+        );
         nft_load(&text);
         let mut buffer = Vec::new();
         assert!(notifications.look(&mut buffer).tables, "the buffer has overrun");

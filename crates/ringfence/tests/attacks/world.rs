@@ -40,7 +40,7 @@ pub struct World {
     canaries: AtomicU32,
 }
 
-#[expect(clippy::unused_self, reason = "a test asks its world for everything")]
+#[allow(clippy::unused_self, reason = "what a test does, it does to the world")]
 impl World {
     /// With tables that have an owner, where the kernel knows owners.
     pub fn new(name: &str) -> Self {
