@@ -13,7 +13,6 @@ use super::hold::Earlier;
 use crate::applier::Applier;
 use crate::event::Stamp;
 use crate::snapshot::{Isolation, PodStatus, State};
-use crate::watcher::Sight;
 
 /// First and longest time before a refused ruleset is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -38,8 +37,6 @@ pub(super) struct Target {
     pub(super) stamp: Option<Stamp>,
     /// Whether the facts of its namespace have been read at least once.
     pub(super) facts_known: bool,
-    /// What the watcher saw while an applier was opening: the last of it.
-    pub(super) seen_meanwhile: Sight,
     /// Whether rules of an earlier run were found there.
     pub(super) has_rules: bool,
     /// Whether an applier was given rules. They may be in force before it says so.
@@ -101,7 +98,6 @@ impl Target {
             failure: None,
             stamp: None,
             facts_known: false,
-            seen_meanwhile: Sight::Unseen,
             has_rules: false,
             handed_over: false,
             earlier: None,
