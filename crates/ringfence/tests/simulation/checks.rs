@@ -76,8 +76,8 @@ impl Ledger {
         if let Some(position) = matches {
             self.reached.insert((*serial, pod.clone()), position);
         } else {
-            let fallback =
-                *before == Ok(None) && later().any(|(_, wanted)| wanted.as_deref().map(closed).as_ref() == after);
+            let fallback = (*before == Ok(None) || *tampered)
+                && later().any(|(_, wanted)| wanted.as_deref().map(closed).as_ref() == after);
             let found = |found: &Vec<Option<Ruleset>>| found.iter().flatten().any(|it| Some(it) == after);
             let kept = self.found.get(serial).is_some_and(found);
             if fallback {
