@@ -16,7 +16,6 @@ use super::{Controller, QUIET};
 use crate::applier::Applier;
 use crate::event::{Applied, Cause, OpenError, Opened, Stamp};
 use crate::findings::Finder;
-use crate::watcher::Sight;
 
 impl Controller {
     pub(super) fn track(&mut self, pod: &Pod, now: Instant) {
@@ -235,10 +234,7 @@ impl Controller {
         let held = match &target.phase {
             Phase::Live(_, held) | Phase::Idle(held) => Some(*held),
             // What the applier is opening may be this one or the one before: it will say.
-            Phase::Opening(_) => {
-                target.seen_meanwhile = id.into();
-                return;
-            }
+            Phase::Opening(_) => return,
             Phase::Absent(_) | Phase::Broken => None,
         };
         match id {
@@ -278,7 +274,6 @@ impl Controller {
             return;
         };
         self.touched.insert(pod.clone());
-        let seen = std::mem::take(&mut target.seen_meanwhile);
         match result {
             Ok(Opened { id, facts, found }) => {
                 if let Phase::Opening(applier) = std::mem::replace(&mut target.phase, Phase::Broken) {
@@ -287,11 +282,9 @@ impl Controller {
                 target.facts_known = true;
                 target.has_rules = found.is_some();
                 target.note_found(id, found.filter(|_| !self.unread.is_empty()));
-                if seen != Sight::Unseen
-                    && seen != Sight::Namespace(id)
-                    && let Ok(path) = target.path.clone()
-                {
-                    // Replaced while it was being opened, before or after: the watcher is to say what is there now.
+                // What the watcher has seen before may be another one, and its number is free for the next: now that this
+                // one is held, the watcher is to say anew what is there.
+                if let Ok(path) = target.path.clone() {
                     self.hands.track(pod.clone(), path);
                 }
                 match facts {

@@ -14,7 +14,6 @@ use super::hold::Earlier;
 use crate::applier::Applier;
 use crate::event::Stamp;
 use crate::snapshot::{Isolation, PodStatus, State};
-use crate::watcher::Sight;
 
 /// First and longest time before a refused ruleset is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -47,8 +46,6 @@ pub(super) struct Target {
     pub(super) interfaces: Option<Interfaces>,
     /// Whether they contradict an address that its annotations claim.
     pub(super) contradicted: bool,
-    /// What the watcher saw while an applier was opening: the last of it.
-    pub(super) seen_meanwhile: Sight,
     /// Whether rules of an earlier run were found there.
     pub(super) has_rules: bool,
     /// Whether an applier was given rules. They may be in force before it says so.
@@ -112,7 +109,6 @@ impl Target {
             facts_known: false,
             interfaces: None,
             contradicted: false,
-            seen_meanwhile: Sight::Unseen,
             has_rules: false,
             handed_over: false,
             earlier: None,

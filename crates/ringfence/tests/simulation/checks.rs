@@ -1,6 +1,6 @@
 //! What must hold, whatever happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ringfence::applier::closed;
@@ -62,13 +62,13 @@ impl Ledger {
         let after = match after {
             Ok(after) => after.as_ref(),
             // The last of its chains has gone with its device.
-            Err(_) if commit.lost_chain => return,
+            Err(_) if !commit.lost.is_empty() => return,
             Err(what) => return node.violation("s142", format!("applier {run} of {pod} leaves {what}")),
         };
         let reached = self.reached.get(&(*serial, pod.clone())).copied().unwrap_or(0);
         let later = || history.iter().enumerate().skip(reached);
         let same = |wanted: Option<&Ruleset>| {
-            wanted == after || (commit.lost_chain && wanted.map(|it| without(it, &commit.devices)).as_ref() == after)
+            wanted == after || (wanted.map(|it| without(it, &commit.lost)).as_ref() == after)
         };
         let matches = later()
             .find(|(_, wanted)| same(wanted.as_deref()))
@@ -76,8 +76,8 @@ impl Ledger {
         if let Some(position) = matches {
             self.reached.insert((*serial, pod.clone()), position);
         } else {
-            let fallback =
-                *before == Ok(None) && later().any(|(_, wanted)| wanted.as_deref().map(closed).as_ref() == after);
+            let fallback = (*before == Ok(None) || *tampered)
+                && later().any(|(_, wanted)| wanted.as_deref().map(closed).as_ref() == after);
             let found = |found: &Vec<Option<Ruleset>>| found.iter().flatten().any(|it| Some(it) == after);
             let kept = self.found.get(serial).is_some_and(found);
             if fallback {
@@ -125,13 +125,13 @@ impl Ledger {
     }
 }
 
-/// Rules as they are while devices are missing, and their chains with them.
-fn without(ruleset: &Ruleset, devices: &[InterfaceName]) -> Ruleset {
+/// Rules as they are when devices have gone, and their chains with them.
+fn without(ruleset: &Ruleset, lost: &BTreeSet<InterfaceName>) -> Ruleset {
     let mut out = ruleset.clone();
     out.netdev
         .chains
         .retain(|_, chain| match chain.base.as_ref().map(|base| &base.hook) {
-            Some(Hook::Egress(device)) => devices.contains(device),
+            Some(Hook::Egress(device)) => !lost.contains(device),
             _ => true,
         });
     out

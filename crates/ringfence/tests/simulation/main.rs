@@ -32,7 +32,7 @@ use std::fmt::Write as _;
 use simulation::run;
 
 /// Seeds that have failed, and what was wrong.
-const REGRESSIONS: [(u64, &str); 5] = [
+const REGRESSIONS: [(u64, &str); 6] = [
     (12, "a lost answer closes a pod whose first rules are in force (107)"),
     (
         21,
@@ -49,6 +49,10 @@ const REGRESSIONS: [(u64, &str); 5] = [
     (
         100_091,
         "a ruleset that waits for a retry is forgotten when an older one succeeds (227)",
+    ),
+    (
+        102_794,
+        "a namespace is not noticed that has the number of one that was seen before (129)",
     ),
 ];
 

@@ -41,8 +41,8 @@ pub struct Namespace {
     pub nft: Nftables,
     /// Others have changed our tables since the last transaction of ours.
     pub tampered: bool,
-    /// A chain has gone with its device, and no transaction has looked after that.
-    pub lost_chain: bool,
+    /// Devices that have gone, and their chains with them, and no transaction has looked after that.
+    pub lost: BTreeSet<InterfaceName>,
     /// Refuses everything until it is healed.
     pub broken: bool,
     /// The applier that has written last.
@@ -59,9 +59,8 @@ pub struct Commit {
     pub run: u64,
     /// Whether others had changed the tables before.
     pub tampered: bool,
-    /// Whether a chain had gone with its device, and which devices are there.
-    pub lost_chain: bool,
-    pub devices: Vec<InterfaceName>,
+    /// Devices that had gone with their chains.
+    pub lost: BTreeSet<InterfaceName>,
     pub before: Result<Option<Ruleset>, &'static str>,
     pub after: Result<Option<Ruleset>, &'static str>,
     pub ops: usize,
@@ -176,7 +175,7 @@ impl Node {
             facts,
             nft: Nftables::default(),
             tampered: false,
-            lost_chain: false,
+            lost: BTreeSet::new(),
             broken: false,
             writer: None,
             held: 0,
@@ -240,7 +239,7 @@ impl Node {
             namespace.facts.interfaces.remove(interface);
             if !self.lasting_chains.get() && namespace.nft.unplug(interface) {
                 namespace.tampered = true;
-                namespace.lost_chain = true;
+                namespace.lost.insert(interface.clone());
             }
         });
     }
@@ -448,8 +447,7 @@ impl SimKernel {
                 pod: self.host.pod.clone(),
                 run,
                 tampered: std::mem::take(&mut namespace.tampered),
-                lost_chain: namespace.lost_chain,
-                devices,
+                lost: namespace.lost.clone(),
                 before,
                 after: namespace.nft.contents(),
                 ops: ops.len(),
@@ -458,7 +456,9 @@ impl SimKernel {
                 op.family() == TableFamily::Netdev
                     && matches!(op, Op::AddChain { .. } | Op::DelChain { .. } | Op::DelTable { .. })
             };
-            namespace.lost_chain &= !ops.iter().any(about_chains);
+            if ops.iter().any(about_chains) {
+                namespace.lost.clear();
+            }
             Ok(Some(commit))
         });
         match done {
