@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ringfence_testkit::Outcome;
@@ -32,6 +33,7 @@ pub struct Site {
     pub name: String,
     /// The cluster.
     pub lane: Lane,
+    _turn: Turn,
 }
 
 /// A running pod.
@@ -54,14 +56,37 @@ impl RealPod {
     }
 }
 
+/// Tests run side by side but for those that break a node.
+#[derive(Debug)]
+enum Turn {
+    Shared(#[expect(dead_code, reason = "held until the test is over")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held until the test is over")] RwLockWriteGuard<'static, ()>),
+}
+
+static TURN: RwLock<()> = RwLock::new(());
+
 impl Site {
     /// In the cluster that `hack/e2e` has brought up.
     pub fn new(name: &str) -> Self {
+        Self::make(name, Turn::Shared(TURN.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// With no other test at the same time.
+    pub fn alone(name: &str) -> Self {
+        Self::make(name, Turn::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn make(name: &str, turn: Turn) -> Self {
         let lane = Lane::shared().expect("a cluster");
         let api = Api::new(&lane.kubeconfig()).expect("its API");
         let name = format!("{name}-{}", std::process::id());
         api.apply(&manifest::namespace(&name, &[]).0).expect("a namespace");
-        let site = Self { api, name, lane };
+        let site = Self {
+            api,
+            name,
+            lane,
+            _turn: turn,
+        };
         // Without one pods are refused.
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": "default", "namespace": site.name}});

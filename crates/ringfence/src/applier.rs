@@ -310,10 +310,16 @@ impl<H: Host> Worker<H> {
                 stamp: None,
             });
             let wanted = job.wanted.clone();
-            self.guard(inside, wanted.as_deref(), false);
+            // Taken before the rules, let go behind them: closing what is held takes the kernel tens of milliseconds.
+            if wanted.is_some() {
+                self.guard(inside, wanted.as_deref(), false);
+            }
             if !self.enforce(inside, job, None) {
                 // The reason is often an interface that has gone: rules without it follow from the facts.
                 self.refresh_facts(inside);
+            }
+            if wanted.is_none() {
+                self.guard(inside, None, false);
             }
             // The rules are in force, so this may take its time.
             if self.host.settle(&inside.guards) {

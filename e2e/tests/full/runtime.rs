@@ -6,7 +6,7 @@ use ringfence_testkit::manifest::{Policy, pods};
 
 #[test]
 fn a_restart_of_the_runtime_opens_nothing_and_pods_that_start_after_it_are_enforced() {
-    let site = Site::new("runtime");
+    let site = Site::alone("runtime");
     let net = site.macvlan("mv");
     let web = site.pod("node1", "web", &["mv"]);
     let (friend, stranger) = (

@@ -240,7 +240,10 @@ impl Target {
             return State::Held(Arc::clone(why));
         }
         if self.wanted.is_none() {
-            return State::Open;
+            return match (&self.phase, &self.in_kernel) {
+                (Phase::Live(..), InKernel::Holds(Some(_))) => State::Pending("its rules are being removed".into()),
+                _ => State::Open,
+            };
         }
         match (&self.phase, &self.in_kernel) {
             (Phase::Live(..), InKernel::Holds(Some(_))) => State::Enforced,

@@ -484,7 +484,8 @@ impl SimKernel {
     fn check_refusal(&self, op: &Op, number: i32) {
         let (tampered, other) = self.node().with(self.netns.serial, |namespace| {
             (
-                namespace.tampered,
+                // A chain that went with its interface moves no generation, so it may be missed until it is needed.
+                namespace.tampered || !namespace.lost.is_empty(),
                 namespace.writer.is_some_and(|run| run != self.host.run),
             )
         });
