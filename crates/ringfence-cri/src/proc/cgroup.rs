@@ -1,4 +1,4 @@
-//! What /proc/<pid>/cgroup and /proc/<pid>/stat say. Pure.
+//! What `/proc/PID/cgroup` and `/proc/PID/stat` say. Pure.
 
 use ringfence_model::PodUid;
 

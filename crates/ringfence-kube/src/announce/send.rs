@@ -18,7 +18,7 @@ use super::correlate::{Correlator, Decision, Key};
 use super::{About, Announcement, Counts, Identities, Outcome};
 use crate::kind::Kind;
 
-/// Who says it: `kubectl get events --field-selector reportingController=ringfence`.
+/// Who says it: `kubectl get events --field-selector reportingComponent=ringfence`.
 const CONTROLLER: &str = "ringfence";
 
 /// Limits of the API (pkg/apis/core/validation/events.go), in bytes.

@@ -1,7 +1,7 @@
 //! The chained CNI plugin, for runtimes without NRI: `ringfence cni` is run by the runtime for each network of a pod, and
 //! asks the agent over a unix socket whether the pod may have it.
 //!
-//! One line of JSON goes each way: [`Request`], [`Response`]. The socket belongs to root, and so does who asks.
+//! One line of JSON goes each way: a request and its answer. The socket belongs to root, and so does who asks.
 
 mod plugin;
 mod server;
