@@ -107,7 +107,8 @@ fn policies(cluster: &Cluster, commits: &Commits, names: &[String]) -> Result<()
         let policy = peers_of(
             &format!("more-{round}"),
             &[("app", &names[which])],
-            ("group", &format!("group-{}", round % 10)),
+            // Not group 0, which the first policy lets in already: nothing would change.
+            ("group", &format!("group-{}", 1 + round % 9)),
         );
         std::thread::sleep(PAUSE);
         let begun = Instant::now();
@@ -135,13 +136,11 @@ fn peers(cluster: &Cluster, commits: &Commits, agent: &Measured) -> Result<()> {
     let seen = cluster.watch_pods()?;
     let all: Vec<usize> = (0..LOCAL).collect();
     let everywhere = peers_of("everywhere", &[("tier", "local")], ("role", "everywhere"));
-    let begun = Instant::now();
     cluster.apply(&everywhere)?;
-    commits.wait(&all, begun)?;
     let single = peers_of("single", &[("app", &local(0))], ("role", "single"));
-    let begun = Instant::now();
     cluster.apply(&single)?;
-    commits.wait(&all[..1], begun)?;
+    // Their peers are still to come, so nothing is written that could be waited for.
+    std::thread::sleep(Duration::from_secs(1));
     for (role, pods, aim) in [("single", &all[..1], "  aim 5"), ("everywhere", &all[..], "  aim 5")] {
         let (mut committed, mut api, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let cpu = agent.cpu()?;
