@@ -201,9 +201,13 @@ fn chance() -> u32 {
     u32::try_from(RandomState::new().build_hasher().finish() % 1001).unwrap_or_default()
 }
 
+/// Objects that a list brings at a time. A page is in memory as text and as values at once, and what that takes the C library
+/// does not give back: with 500, as is usual, and 5,000 pods the agent stays at 70 MiB and not at 48.
+const PAGE: u32 = 100;
+
 /// Runs for ever, or until nobody listens. `tag` goes with everything that is said.
 pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
-    let mut config = watcher::Config::default();
+    let mut config = watcher::Config::default().page_size(PAGE);
     if let Some(fields) = fields {
         config = config.fields(fields);
     }
