@@ -317,8 +317,7 @@ impl<H: Host> Worker<H> {
             if !self.enforce(inside, job, None) {
                 // The reason is often an interface that has gone: rules without it follow from the facts.
                 self.refresh_facts(inside);
-            }
-            if wanted.is_none() {
+            } else if wanted.is_none() {
                 self.guard(inside, None, false);
             }
             // The rules are in force, so this may take its time.
@@ -337,7 +336,9 @@ impl<H: Host> Worker<H> {
             self.refresh_facts(inside);
             // Before the first ruleset there is nothing that the kernel's could be compared with.
             if let Some(job) = last {
-                self.guard(inside, job.wanted.as_deref(), true);
+                if job.wanted.is_some() {
+                    self.guard(inside, job.wanted.as_deref(), true);
+                }
                 self.verify(inside, job.clone());
             }
         }

@@ -56,12 +56,12 @@ fn hook(news: News, node: &str, now: SystemTime) -> Option<Hook> {
             received,
             until,
         } => {
-            let sandbox = sandbox(raw, node, now);
             // Sandboxes without a pod's UID were made by hand.
-            if sandbox.uid.is_none() {
+            if raw.uid.is_empty() {
                 reply.send(Ok(()));
                 return None;
             }
+            let sandbox = sandbox(raw, node, now);
             Hook::Start(Box::new(Start {
                 sandbox,
                 answer: Answer::new(|answer| reply.send(answer)),
@@ -90,6 +90,12 @@ pub fn sandbox(raw: ringfence_nri::Sandbox, node: &str, now: SystemTime) -> Sand
         Network::At(path) => ringfence_cri::visible(path).map(Some),
         Network::Unsaid => Err("the container runtime does not say where its network namespace is".to_owned()),
     };
+    // A UID that nobody can read is no reason to let a pod start: whose rules it needs is not known.
+    let uid = (!raw.uid.is_empty()).then(|| PodUid::new(&raw.uid)).transpose();
+    let place = match (place, &uid) {
+        (Ok(Some(_)), Err(error)) => Err(format!("the container runtime gives its pod no usable UID: {error}")),
+        (place, _) => place,
+    };
     let annotation = |key: &str| raw.annotations.get(key).map(String::as_str);
     let pod = matches!(place, Ok(Some(_))).then(|| pod(&raw, node, now)).flatten();
     // It would be waited for in vain.
@@ -98,7 +104,7 @@ pub fn sandbox(raw: ringfence_nri::Sandbox, node: &str, now: SystemTime) -> Sand
         place => place,
     };
     Sandbox {
-        uid: PodUid::new(&raw.uid).ok(),
+        uid: uid.ok().flatten(),
         from_file: annotation(SOURCE).is_some_and(|source| source != "api"),
         tolerates: annotation(TOLERATION) == Some("true"),
         pod,
@@ -228,6 +234,20 @@ mod tests {
                 (found, expected) => panic!("{found:?} and not {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_uid_that_is_none_is_no_way_around_the_rules() {
+        let mut odd = raw();
+        odd.uid = "u 1".into();
+        let on_the_node = made(ringfence_nri::Sandbox {
+            network: Network::Node,
+            ..odd.clone()
+        });
+        assert_eq!((on_the_node.uid, on_the_node.place), (None, Ok(None)));
+        let odd = made(odd);
+        assert_eq!(odd.uid, None);
+        assert!(odd.place.is_err_and(|reason| reason.contains("u 1")));
     }
 
     #[test]
