@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+use tracing::warn;
+
 use crate::Error;
 
 /// How the runtime is.
@@ -84,6 +87,17 @@ impl Health {
         let news = self.state != new;
         self.state = new;
         news
+    }
+}
+
+/// Notes that a look has failed; says it, and what that means, where the reason is new.
+pub(crate) fn note_failure(health: &watch::Sender<Health>, error: &Error, meaning: &str) {
+    let mut news = false;
+    health.send_modify(|health| news = health.failed(error));
+    if news {
+        // As a string: see the agent's logging.
+        let error = error.to_string();
+        warn!(error = error.as_str(), "{meaning}");
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::client::Client;
 use crate::difference::{Known, Sandbox, Told, newest};
-use crate::health::Health;
+use crate::health::{Health, note_failure};
 use crate::place::{Here, Place, place};
 use crate::{Change, Error, Options, SOCKETS};
 
@@ -94,16 +94,11 @@ impl Watcher {
                 End::Unread => return,
                 End::Failed(error) => error,
             };
-            let mut news = false;
-            self.health.send_modify(|health| news = health.failed(&error));
-            if news {
-                // As a string: see the agent's logging.
-                let error = error.to_string();
-                warn!(
-                    error = error.as_str(),
-                    "The container runtime is away: what is known of the pods' network namespaces stands"
-                );
-            }
+            note_failure(
+                &self.health,
+                &error,
+                "The container runtime is away: what is known of the pods' network namespaces stands",
+            );
             let wait = self.retry;
             self.retry = (wait * 2).min(LAST_RETRY);
             let poked = async {

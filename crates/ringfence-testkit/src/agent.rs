@@ -224,6 +224,21 @@ impl ManifestFolder {
         format!("dir:{}", self.path().display())
     }
 
+    /// Arguments of an agent of this node that follows the folder and looks for network namespaces by this template.
+    pub fn arguments(&self, node: &str, netns_path: &str) -> Vec<String> {
+        [
+            "agent",
+            "--node",
+            node,
+            "--source",
+            &self.source(),
+            "--netns-path",
+            netns_path,
+        ]
+        .map(ToOwned::to_owned)
+        .into()
+    }
+
     /// Saves a file under its final name at once, as editors do, and gives the moment just before it appeared.
     pub fn save(&self, name: &str, text: &str) -> Result<Instant> {
         // Outside of the watched folder's view: a name that begins with a dot and does not end like a manifest.

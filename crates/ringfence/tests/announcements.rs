@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::{add_link, closing, pod, rules};
+use common::{PATIENCE, closing, end, eventually, netns, pod, rules};
 use ringfence::controller::{self, Running, Setup};
 use ringfence_kube::announce::{About, Announcement, Announcer};
 use ringfence_kube::directory;
@@ -15,9 +15,6 @@ use ringfence_testkit::manifest::{Manifest, Policy, block, documents};
 use ringfence_testkit::{ManifestFolder, NamedNetns, run_program};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
-
-/// How long something may take that is to happen at all. No test measures it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Node {
     folder: ManifestFolder,
@@ -60,12 +57,7 @@ impl Node {
     }
 
     fn netns(&self, name: &str) -> NamedNetns {
-        let names = [format!("{}{name}", self.prefix)];
-        let netns = NamedNetns::create(&names).expect("a namespace").pop().expect("one");
-        for interface in ["eth0", "net1"] {
-            add_link(&netns, interface);
-        }
-        netns
+        netns(format!("{}{name}", self.prefix), &["eth0", "net1"])
     }
 
     /// The next announcement: `Pod shop/web UnsupportedNetwork`, and its note.
@@ -96,9 +88,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.shut_down();
-            let ended = running.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
+            end(running);
         }
     }
 }
@@ -140,11 +130,7 @@ fn pods_hear_of_repairs_and_of_networks_past_the_kernel() {
     let mut node = Node::start("repairs", &manifests);
     node.check("Pod shop/web UnsupportedNetwork", "net1");
     let web = node.netns("shop.web");
-    let deadline = Instant::now() + PATIENCE;
-    while !rules(&web).contains("chain net1-in") {
-        assert!(Instant::now() < deadline, "not enforced");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    eventually(|| rules(&web), |rules| rules.contains("chain net1-in"));
     let expected = rules(&web);
     let flush = ["flush", "chain", "inet", "ringfence", "arrive"];
     let flushed = web.netns().run(|| run_program("nft", &flush, "")).expect("entered");

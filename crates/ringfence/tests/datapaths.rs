@@ -86,20 +86,9 @@ impl World {
         let scope = if place == Place::Primary { "all" } else { "secondary" };
         let mut agents = Vec::new();
         for node in 1..=nodes {
-            let arguments = [
-                "agent",
-                "--node",
-                &format!("node{node}"),
-                "--source",
-                &folder.source(),
-                "--netns-path",
-                &topology.netns_path_template(),
-                "--network-policy-scope",
-                scope,
-                "--node-address",
-                &format!("192.0.2.{0},2001:db8::{0}", 10 + node),
-            ]
-            .map(ToOwned::to_owned);
+            let addresses = format!("192.0.2.{0},2001:db8::{0}", 10 + node);
+            let mut arguments = folder.arguments(&format!("node{node}"), &topology.netns_path_template());
+            arguments.extend(["--network-policy-scope", scope, "--node-address", &addresses].map(ToOwned::to_owned));
             let mut agent = Agent::start(FilePath::new(env!("CARGO_BIN_EXE_ringfence")), &arguments, free_port()?)?;
             agent.wait_ready(Duration::from_secs(20))?;
             agents.push(agent);

@@ -6,9 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{add_link, closing, pod, rules};
+use common::{closing, end, eventually, netns, pod, rules};
 use ringfence::controller::{self, Running, Setup};
 use ringfence::sandboxes::Sandboxes;
 use ringfence::snapshot::State;
@@ -18,9 +18,6 @@ use ringfence_model::{NamespacedName, PodUid, Scope};
 use ringfence_testkit::manifest::{Manifest, documents};
 use ringfence_testkit::{ManifestFolder, NamedNetns};
 use tokio::sync::{mpsc, watch};
-
-/// How long something may take that is to happen at all. No test measures it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node whose runtime says what the test wants.
 struct Node {
@@ -80,12 +77,7 @@ impl Node {
 
     /// A namespace as a runtime would make it, with `eth0` and `net1`.
     fn netns(&self, name: &str) -> NamedNetns {
-        let names = [format!("{}{name}", self.prefix)];
-        let netns = NamedNetns::create(&names).expect("a namespace").pop().expect("one");
-        for interface in ["eth0", "net1"] {
-            add_link(&netns, interface);
-        }
-        netns
+        netns(format!("{}{name}", self.prefix), &["eth0", "net1"])
     }
 
     fn say(&self, changes: &[Change]) {
@@ -131,23 +123,8 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.shut_down();
-            let ended = running.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
+            end(running);
         }
-    }
-}
-
-#[track_caller]
-fn eventually<T: std::fmt::Debug>(look: impl Fn() -> T, good: impl Fn(&T) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = look();
-        if good(&seen) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {seen:?}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

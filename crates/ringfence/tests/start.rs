@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{PROGRAM, World, add_link, closing, pod, rules};
+use common::{PATIENCE, PROGRAM, World, closing, end, eventually, netns, pod, rules};
 use ringfence::controller::{self, Running, Setup};
 use ringfence::event::Event;
 use ringfence::nri::sandbox;
@@ -27,9 +27,6 @@ use ringfence_testkit::{ManifestFolder, NamedNetns, run_program};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
-
-/// How long something may take that is to happen at all. No test measures it.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
@@ -112,12 +109,7 @@ impl Node {
 
     /// A namespace as a runtime would make it, with `eth0` and `net1`.
     fn netns(&self, name: &str) -> NamedNetns {
-        let names = [format!("{}{name}", self.prefix)];
-        let netns = NamedNetns::create(&names).expect("a namespace").pop().expect("one");
-        for interface in ["eth0", "net1"] {
-            add_link(&netns, interface);
-        }
-        netns
+        netns(format!("{}{name}", self.prefix), &["eth0", "net1"])
     }
 
     fn save(&self, manifests: &[Manifest]) {
@@ -191,25 +183,10 @@ impl Node {
     }
 }
 
-#[track_caller]
-fn eventually<T: std::fmt::Debug>(look: impl Fn() -> T, good: impl Fn(&T) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = look();
-        if good(&seen) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {seen:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.shut_down();
-            let ended = running.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
+            end(running);
         }
     }
 }

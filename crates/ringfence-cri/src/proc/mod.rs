@@ -23,12 +23,12 @@ use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::choose::{Identity, Process, choose};
 use self::holder::Holder;
 use crate::difference::{Known, Sandbox, Told};
-use crate::health::Health;
+use crate::health::{Health, note_failure};
 use crate::session::Pace;
 use crate::{BATCHES, Change, Error, Handle};
 
@@ -80,17 +80,11 @@ impl Scanner {
                         return;
                     }
                 }
-                Err(error) => {
-                    let mut news = false;
-                    self.health.send_modify(|health| news = health.failed(&error));
-                    if news {
-                        let error = error.to_string();
-                        warn!(
-                            error = error.as_str(),
-                            "The node's processes cannot be looked at: what is known of the pods' network namespaces stands"
-                        );
-                    }
-                }
+                Err(error) => note_failure(
+                    &self.health,
+                    &error,
+                    "The node's processes cannot be looked at: what is known of the pods' network namespaces stands",
+                ),
             }
             tokio::select! {
                 () = self.changes.closed() => return,

@@ -112,18 +112,7 @@ impl World {
     }
 
     fn start(&mut self) {
-        let source = self.folder.source();
-        let template = self.topology.netns_path_template();
-        let fixed = [
-            "agent",
-            "--node",
-            "node1",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-        ];
-        let mut arguments: Vec<String> = fixed.iter().map(|text| (*text).to_owned()).collect();
+        let mut arguments = self.folder.arguments("node1", &self.topology.netns_path_template());
         arguments.extend(self.arguments.iter().cloned());
         let program = FilePath::new(env!("CARGO_BIN_EXE_ringfence"));
         let mut agent = Agent::start(program, &arguments, free_port().expect("a port")).expect("it starts");

@@ -4,17 +4,19 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ringfence::controller::Running;
 use ringfence_testkit::manifest::{Manifest, Policy, documents};
 use ringfence_testkit::{Agent, ManifestFolder, NamedNetns, free_port, run_program};
 use serde_json::{Value, json};
 
 /// How long something may take that is to happen at all. No test measures it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
@@ -39,12 +41,7 @@ impl World {
 
     /// The namespace of pod `shop/NAME`, with these interfaces.
     pub fn netns(&self, name: &str, interfaces: &[&str]) -> NamedNetns {
-        let names = [format!("{}shop.{name}", self.prefix)];
-        let netns = NamedNetns::create(&names).expect("a namespace").pop().expect("one");
-        for interface in interfaces {
-            add_link(&netns, interface);
-        }
-        netns
+        netns(format!("{}shop.{name}", self.prefix), interfaces)
     }
 
     /// Where the namespace of pod `shop/NAME` is looked for.
@@ -54,21 +51,9 @@ impl World {
 
     pub fn arguments(&self) -> Vec<String> {
         let template = format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
-        let source = self.folder.source();
-        [
-            "agent",
-            "--node",
-            "n1",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-            "--resync",
-            "1",
-        ]
-        .iter()
-        .map(|text| (*text).to_owned())
-        .collect()
+        let mut arguments = self.folder.arguments("n1", &template);
+        arguments.extend(["--resync", "1"].map(ToOwned::to_owned));
+        arguments
     }
 
     /// Starts the agent and waits until it is ready.
@@ -186,6 +171,32 @@ impl World {
             if rules.is_empty() { Ok(()) } else { Err(rules) }
         });
     }
+}
+
+/// A network namespace of this name, with these interfaces.
+pub fn netns(name: String, interfaces: &[&str]) -> NamedNetns {
+    let netns = NamedNetns::create(&[name]).expect("a namespace").pop().expect("one");
+    for interface in interfaces {
+        add_link(&netns, interface);
+    }
+    netns
+}
+
+/// Waits until what is seen is good.
+#[track_caller]
+pub fn eventually<T: Debug>(look: impl Fn() -> T, good: impl Fn(&T) -> bool) {
+    let look = || {
+        let seen = look();
+        if good(&seen) { Ok(()) } else { Err(format!("{seen:?}")) }
+    };
+    ringfence_testkit::eventually(PATIENCE, "what is waited for", look, String::new);
+}
+
+/// Lets the loop end, which must not have failed.
+pub fn end(running: Running) {
+    running.shut_down();
+    let ended = running.join();
+    assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
 }
 
 /// Adds an interface, which hears nobody.

@@ -70,17 +70,7 @@ impl Small {
         ];
         folder.save("all.yaml", &manifest::documents(&all)).expect("saved");
         let template = format!("/run/netns/{prefix}{{namespace}}.{{name}}");
-        let source = folder.source();
-        let arguments = [
-            "agent",
-            "--node",
-            "near",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-        ];
-        let arguments = arguments.map(ToOwned::to_owned);
+        let arguments = folder.arguments("near", &template);
         let mut agent = Agent::start(Path::new(PROGRAM), &arguments, free_port().expect("a port")).expect("it starts");
         agent.wait_ready(PATIENCE).expect("it gets ready");
         let small = Self { agent, folder, pods };

@@ -147,18 +147,7 @@ impl Node {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let source = self.folder.source();
-        let template = self.topology.netns_path_template();
-        let fixed = [
-            "agent",
-            "--node",
-            "node1",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-        ];
-        let mut arguments: Vec<String> = fixed.iter().map(|text| (*text).to_owned()).collect();
+        let mut arguments = self.folder.arguments("node1", &self.topology.netns_path_template());
         arguments.extend(self.arguments.iter().cloned());
         self.agent = Some(Agent::start(&self.program, &arguments, free_port()?)?);
         Ok(())

@@ -108,28 +108,18 @@ impl World {
         world.put(manifest::namespace("y", &[("team", "blue")]));
         world.add_pods(specs);
         world.write();
-        let template = world.topology.netns_path_template();
-        let source = world.folder.source();
-        let fixed = [
-            "agent",
-            "--node",
-            "node1",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-        ];
-        let all: Vec<String> = fixed.iter().chain(arguments).map(|text| (*text).to_owned()).collect();
-        world.start(&all);
+        world.start(arguments);
         world.wait();
         world
     }
 
-    /// Starts the agent with these arguments.
-    fn start(&mut self, arguments: &[String]) {
+    /// Starts the agent, with these arguments beside the usual ones.
+    fn start(&mut self, further: &[&str]) {
+        let mut arguments = self.folder.arguments("node1", &self.topology.netns_path_template());
+        arguments.extend(further.iter().map(|text| (*text).to_owned()));
         let program = FilePath::new(env!("CARGO_BIN_EXE_ringfence"));
         let listen = free_port().expect("a port");
-        let mut agent = Agent::start(program, arguments, listen).expect("the agent starts");
+        let mut agent = Agent::start(program, &arguments, listen).expect("the agent starts");
         agent.wait_ready(PATIENCE).expect("the agent gets ready");
         self.agent = Some(agent);
     }
@@ -138,18 +128,7 @@ impl World {
     pub fn crash(&mut self, meanwhile: impl FnOnce(&Self)) {
         self.agent.take().expect("the agent runs").kill().expect("it ends");
         meanwhile(self);
-        let template = self.topology.netns_path_template();
-        let source = self.folder.source();
-        let arguments = [
-            "agent",
-            "--node",
-            "node1",
-            "--source",
-            &source,
-            "--netns-path",
-            &template,
-        ];
-        self.start(&arguments.map(ToOwned::to_owned));
+        self.start(&[]);
         self.wait();
     }
 

@@ -118,16 +118,7 @@ impl World {
         }
         folder.save("pods.yaml", &manifest::documents(&documents))?;
         let node = pods[0].node_name.clone();
-        let arguments = [
-            "agent",
-            "--node",
-            &node,
-            "--source",
-            &folder.source(),
-            "--netns-path",
-            &topology.netns_path_template(),
-        ]
-        .map(ToOwned::to_owned);
+        let arguments = folder.arguments(&node, &topology.netns_path_template());
         let mut agent = Agent::start(FilePath::new(env!("CARGO_BIN_EXE_ringfence")), &arguments, free_port()?)?;
         agent.wait_ready(Duration::from_secs(20))?;
         Ok(Self {

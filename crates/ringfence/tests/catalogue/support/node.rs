@@ -126,18 +126,8 @@ impl Node {
 
     /// What the agent is started with.
     pub fn command_line(&self) -> Vec<String> {
-        let fixed = [
-            "agent",
-            "--node",
-            "node1",
-            "--source",
-            &self.folder.source(),
-            "--netns-path",
-            &self.topology.netns_path_template(),
-            "--resync",
-            "1",
-        ];
-        let mut arguments: Vec<String> = fixed.iter().map(|text| (*text).to_owned()).collect();
+        let mut arguments = self.folder.arguments("node1", &self.topology.netns_path_template());
+        arguments.extend(["--resync", "1"].map(ToOwned::to_owned));
         arguments.extend(self.arguments.iter().cloned());
         arguments
     }
