@@ -1,8 +1,9 @@
 //! Pods that start, on a real containerd with NRI: real sandboxes and containers, the agent's own program.
 //!
 //! ```text
-//! hack/e2e tools                                                            # builds containerd 2.4 among others
-//! RINGFENCE_CONTAINERD=/var/cache/ringfence-e2e/bin/containerd cargo test -p ringfence --features containerd --test containerd
+//! hack/e2e full                              # runs them among others; by hand:
+//! e2e/tools/build containerd
+//! RINGFENCE_CONTAINERD=/var/cache/ringfence-e2e/bin/containerd cargo test -p ringfence --features nri --test nri
 //! ```
 //!
 //! Needs root, runc, and a containerd 2.x with its shim and `ctr` beside it. Every pod has `eth0` and, on a second network,
