@@ -1,38 +1,31 @@
 //! Objects as the API sends them, before anybody has judged their content.
 //!
-//! Nothing here is typed beyond `metadata`: with a typed spec one bad port would spoil not only its policy but the
-//! whole list that it came in, and with it the watch.
+//! Nothing here is typed beyond what a watch cannot do without: with a typed spec one bad port would spoil not only its
+//! policy but the whole list that it came in, and with it the watch.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::kind::Kind;
 
-/// An object of a watch.
-pub(super) trait Watched:
-    kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static
-{
-    /// The whole object, without what nobody needs.
-    fn into_value(self) -> Value;
-}
-
-/// Names a kind that is watched in full.
+/// Names what is watched.
 pub(super) trait Marker: Clone + fmt::Debug + Send + Sync + 'static {
     const KIND: Kind;
     const VERSION: &'static str;
     const PLURAL: &'static str;
+    /// No more than `metadata` is asked for.
+    const METADATA: bool;
+    type Scope;
 }
 
 macro_rules! markers {
-    ($($(#[$doc:meta])* $name:ident = $kind:expr, $version:literal, $plural:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $kind:expr, $version:literal, $plural:literal, $scope:ty, metadata only: $metadata:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub(super) enum $name {}
@@ -41,27 +34,40 @@ macro_rules! markers {
             const KIND: Kind = $kind;
             const VERSION: &'static str = $version;
             const PLURAL: &'static str = $plural;
+            const METADATA: bool = $metadata;
+            type Scope = $scope;
         }
     )*};
 }
 
 markers! {
     /// `pods`
-    Pods = Kind::Pod, "v1", "pods";
+    Pods = Kind::Pod, "v1", "pods", NamespaceResourceScope, metadata only: false;
+    /// `pods`: labels and annotations are all that a peer on a second network needs.
+    PodsMetadata = Kind::Pod, "v1", "pods", NamespaceResourceScope, metadata only: true;
+    /// `namespaces`: labels, annotations and deletionTimestamp.
+    Namespaces = Kind::Namespace, "v1", "namespaces", ClusterResourceScope, metadata only: true;
     /// `networkpolicies.networking.k8s.io`
-    NetworkPolicies = Kind::NetworkPolicy, "v1", "networkpolicies";
+    NetworkPolicies = Kind::NetworkPolicy, "v1", "networkpolicies", NamespaceResourceScope, metadata only: false;
     /// `multi-networkpolicies.k8s.cni.cncf.io`; v1beta1 is what every installed CRD serves (statement 144).
-    MultiNetworkPolicies = Kind::MultiNetworkPolicy, "v1beta1", "multi-networkpolicies";
+    MultiNetworkPolicies = Kind::MultiNetworkPolicy, "v1beta1", "multi-networkpolicies", NamespaceResourceScope, metadata only: false;
     /// `network-attachment-definitions.k8s.cni.cncf.io`
-    NetworkAttachmentDefinitions = Kind::NetworkAttachmentDefinition, "v1", "network-attachment-definitions";
+    NetworkAttachmentDefinitions = Kind::NetworkAttachmentDefinition, "v1", "network-attachment-definitions", NamespaceResourceScope, metadata only: false;
 }
 
-/// An object in full.
+/// An object of a watch, without what nobody needs.
 #[derive(Clone)]
 pub(super) struct Raw<M> {
+    /// No more than the watcher reads: the rest is in `value` and would only be there twice.
     metadata: ObjectMeta,
     value: Value,
     marker: PhantomData<M>,
+}
+
+impl<M> Raw<M> {
+    pub(super) fn into_value(self) -> Value {
+        self.value
+    }
 }
 
 impl<M> fmt::Debug for Raw<M> {
@@ -71,16 +77,13 @@ impl<M> fmt::Debug for Raw<M> {
 }
 
 /// Fails for nothing that is JSON: an object that is no object is left to the decoder, which says so.
-impl<'de, M> Deserialize<'de> for Raw<M> {
+impl<'de, M: Marker> Deserialize<'de> for Raw<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        let metadata = match value.get_mut("metadata") {
-            Some(metadata) => {
-                trim(metadata);
-                ObjectMeta::deserialize(&*metadata).unwrap_or_else(|_| identity(metadata))
-            }
-            None => ObjectMeta::default(),
-        };
+        let value = Level::Object {
+            metadata_only: M::METADATA,
+        }
+        .deserialize(deserializer)?;
+        let metadata = value.get("metadata").map(identity).unwrap_or_default();
         Ok(Self {
             metadata,
             value,
@@ -89,10 +92,62 @@ impl<'de, M> Deserialize<'de> for Raw<M> {
     }
 }
 
-/// Most of an object's bytes are who wrote which field.
-fn trim(metadata: &mut Value) {
-    if let Some(fields) = metadata.as_object_mut() {
-        fields.remove("managedFields");
+/// Builds a value and passes over what is not wanted while it is being read: most of an object's bytes are
+/// `managedFields` (who wrote which field), and what a value once took the C library hardly gives back.
+#[derive(Clone, Copy)]
+enum Level {
+    Object { metadata_only: bool },
+    Metadata,
+}
+
+impl<'de> DeserializeSeed<'de> for Level {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Everything that is no map: as it is.
+macro_rules! as_it_is {
+    ($($visit:ident: $of:ty),*) => {$(
+        fn $visit<E: Error>(self, value: $of) -> Result<Value, E> {
+            Value::deserialize(value.into_deserializer())
+        }
+    )*};
+}
+
+impl<'de> Visitor<'de> for Level {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    as_it_is!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str, visit_string: String);
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
+        Value::deserialize(serde::de::value::SeqAccessDeserializer::new(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+            let value = match (self, &*name) {
+                (Self::Object { .. }, "metadata") => fields.next_value_seed(Self::Metadata)?,
+                (Self::Object { metadata_only: true }, _) | (Self::Metadata, "managedFields") => {
+                    fields.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                _ => fields.next_value()?,
+            };
+            object.insert(name.into_owned(), value);
+        }
+        Ok(Value::Object(object))
     }
 }
 
@@ -110,7 +165,7 @@ fn identity(metadata: &Value) -> ObjectMeta {
 
 impl<M: Marker> kube::Resource for Raw<M> {
     type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+    type Scope = M::Scope;
 
     fn kind((): &()) -> Cow<'_, str> {
         M::KIND.as_str().into()
@@ -128,6 +183,10 @@ impl<M: Marker> kube::Resource for Raw<M> {
         M::PLURAL.into()
     }
 
+    fn metadata_api() -> bool {
+        M::METADATA
+    }
+
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
@@ -135,36 +194,6 @@ impl<M: Marker> kube::Resource for Raw<M> {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
-}
-
-impl<M: Marker> Watched for Raw<M> {
-    fn into_value(self) -> Value {
-        self.value
-    }
-}
-
-/// Labels, annotations and deletionTimestamp are all that is needed of a namespace.
-impl Watched for PartialObjectMeta<Namespace> {
-    fn into_value(self) -> Value {
-        metadata_only(self.metadata)
-    }
-}
-
-/// Labels and annotations are all that a peer on a second network needs.
-impl Watched for PartialObjectMeta<Pod> {
-    fn into_value(self) -> Value {
-        metadata_only(self.metadata)
-    }
-}
-
-fn metadata_only(mut metadata: ObjectMeta) -> Value {
-    metadata.managed_fields = None;
-    let mut object = Map::new();
-    // It came out of JSON a moment ago.
-    if let Ok(metadata) = serde_json::to_value(metadata) {
-        object.insert("metadata".to_owned(), metadata);
-    }
-    Value::Object(object)
 }
 
 #[cfg(test)]
@@ -191,6 +220,8 @@ mod tests {
             "/apis/networking.k8s.io/v1/networkpolicies"
         );
         assert_eq!(Raw::<Pods>::url_path(&(), None), "/api/v1/pods");
+        assert_eq!(Raw::<PodsMetadata>::url_path(&(), None), "/api/v1/pods");
+        assert_eq!(Raw::<Namespaces>::url_path(&(), None), "/api/v1/namespaces");
     }
 
     #[test]
@@ -221,13 +252,59 @@ mod tests {
                     "[{\"name\":\"cluster\",\"interface\":\"eth0\",\"ips\":[\"10.244.1.2\"],\"default\":true},\
                       {\"name\":\"x/net-a\",\"interface\":\"net1\",\"ips\":[\"10.10.0.2\"]}]"}},
         });
-        let partial: PartialObjectMeta<Pod> = serde_json::from_value(value).unwrap();
-        let decoded = decode_kind(Kind::Pod, &partial.into_value(), "api");
+        let pod: Raw<PodsMetadata> = serde_json::from_value(value).unwrap();
+        assert_eq!(pod.meta().uid.as_deref(), Some("u1"));
+        assert_eq!(pod.value.pointer("/metadata/managedFields"), None);
+        let decoded = decode_kind(Kind::Pod, &pod.into_value(), "api");
         let Some(Object::Pod(pod)) = decoded.object else {
             panic!("{decoded:?}")
         };
         assert_eq!(decoded.diagnostics, []);
         assert_eq!(pod.attachments.len(), 2);
         assert!(pod.attachments[0].primary && !pod.attachments[0].addresses.is_empty());
+    }
+
+    #[track_caller]
+    fn check(text: &str, full: &str, metadata_only: &str) {
+        let read = |raw: Result<Value, serde_json::Error>| raw.unwrap().to_string();
+        assert_eq!(read(serde_json::from_str(text).map(Raw::<Pods>::into_value)), full);
+        let slim = read(serde_json::from_str(text).map(Raw::<PodsMetadata>::into_value));
+        assert_eq!(slim, metadata_only);
+        // And out of a value, as an untyped client would have it.
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(read(serde_json::from_value(value).map(Raw::<Pods>::into_value)), full);
+    }
+
+    #[test]
+    fn who_wrote_which_field_is_passed_over() {
+        let fields = r#"[{"manager":"m","fieldsV1":{"f:metadata":{}}}]"#;
+        check(
+            &format!(
+                r#"{{"kind":"Pod","metadata":{{"managedFields":{fields},"name":"a\u0062"}},"spec":{{"managedFields":1}}}}"#
+            ),
+            r#"{"kind":"Pod","metadata":{"name":"ab"},"spec":{"managedFields":1}}"#,
+            r#"{"metadata":{"name":"ab"}}"#,
+        );
+    }
+
+    #[test]
+    fn whatever_is_json_is_kept_for_the_decoder() {
+        for text in [
+            "null",
+            "true",
+            "-7",
+            "18446744073709551615",
+            "0.5",
+            "\"x\"",
+            "\"\\n\"",
+            "[1,{\"metadata\":2}]",
+            "{}",
+        ] {
+            check(text, text, text);
+        }
+        for metadata in ["null", "5", "\"x\"", "[]"] {
+            let text = format!("{{\"metadata\":{metadata}}}");
+            check(&text, &text, &text);
+        }
     }
 }

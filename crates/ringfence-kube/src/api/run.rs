@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
-use kube::core::PartialObjectMeta;
 use ringfence_model::Source;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::merge::Merge;
 use super::outage::Outage;
-use super::raw::{MultiNetworkPolicies, NetworkAttachmentDefinitions, NetworkPolicies, Pods, Raw};
+use super::raw::{MultiNetworkPolicies, Namespaces, NetworkAttachmentDefinitions, NetworkPolicies, Pods, PodsMetadata};
 use super::schema::{self, Hints, Seen};
 use super::stream::{self, Said, Stream, Trouble};
 use super::{Health, Options, State};
@@ -151,25 +149,25 @@ impl Runner {
         let (detail, selects_host_network) = (self.detail, self.selects_host_network);
         let task = tokio::spawn(async move {
             match stream {
-                Stream::Namespaces => stream::run::<PartialObjectMeta<Namespace>, _>(client, None, tag, out).await,
-                Stream::NetworkPolicies => stream::run::<Raw<NetworkPolicies>, _>(client, None, tag, out).await,
+                Stream::Namespaces => stream::run::<Namespaces, _>(client, None, tag, out).await,
+                Stream::NetworkPolicies => stream::run::<NetworkPolicies, _>(client, None, tag, out).await,
                 Stream::MultiNetworkPolicies => {
-                    stream::run::<Raw<MultiNetworkPolicies>, _>(client, None, tag, out).await;
+                    stream::run::<MultiNetworkPolicies, _>(client, None, tag, out).await;
                 }
                 Stream::NetworkAttachmentDefinitions => {
-                    stream::run::<Raw<NetworkAttachmentDefinitions>, _>(client, None, tag, out).await;
+                    stream::run::<NetworkAttachmentDefinitions, _>(client, None, tag, out).await;
                 }
                 Stream::LocalPods => {
                     let fields = format!("spec.nodeName={node}");
-                    stream::run::<Raw<Pods>, _>(client, Some(&fields), tag, out).await;
+                    stream::run::<Pods, _>(client, Some(&fields), tag, out).await;
                 }
                 Stream::RemotePods => {
                     let fields = remote(&node, selects_host_network);
                     match detail {
                         Detail::Metadata => {
-                            stream::run::<PartialObjectMeta<Pod>, _>(client, Some(&fields), tag, out).await;
+                            stream::run::<PodsMetadata, _>(client, Some(&fields), tag, out).await;
                         }
-                        Detail::Full => stream::run::<Raw<Pods>, _>(client, Some(&fields), tag, out).await,
+                        Detail::Full => stream::run::<Pods, _>(client, Some(&fields), tag, out).await,
                     }
                 }
             }

@@ -11,7 +11,7 @@ use kube_runtime::watcher::{self, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
-use super::raw::Watched;
+use super::raw::{Marker, Raw};
 
 /// The watches of the source. Their order is the one in which people read about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,12 +206,12 @@ fn chance() -> u32 {
 const PAGE: u32 = 100;
 
 /// Runs for ever, or until nobody listens. `tag` goes with everything that is said.
-pub(super) async fn run<K: Watched, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
+pub(super) async fn run<M: Marker, T: Copy>(client: Client, fields: Option<&str>, tag: T, out: Sender<(T, Said)>) {
     let mut config = watcher::Config::default().page_size(PAGE);
     if let Some(fields) = fields {
         config = config.fields(fields);
     }
-    let mut events = pin!(watcher(Api::<K>::all(client), config));
+    let mut events = pin!(watcher(Api::<Raw<M>>::all(client), config));
     let mut waits = Waits::new();
     let mut in_trouble = false;
     while let Some(event) = events.next().await {
