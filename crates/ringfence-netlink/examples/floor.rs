@@ -72,7 +72,7 @@ fn ruleset(size: u32) -> Ruleset {
         comment: "ringfence floor".into(),
         inet: Table {
             sets: BTreeMap::from([(set, Set { kind, elements })]),
-            chains: BTreeMap::from([(Name::new("net1-in"), Chain { base: None, rules })]),
+            chains: BTreeMap::from([(Name::new("net1-in"), Chain { base: None, rules })]).into(),
             ..Table::default()
         },
         netdev: Table::default(),

@@ -59,12 +59,16 @@ pub(crate) fn settle(read: &mut Ruleset, wanted: &Ruleset) {
             TableFamily::Inet => (&mut read.inet, &wanted.inet),
             TableFamily::Netdev => (&mut read.netdev, &wanted.netdev),
         };
-        for (name, chain) in &mut table.chains {
+        for (name, chain) in table.chains.iter_mut() {
             if let Some(wanted) = wanted.chains.get(name)
                 && same_bytecode(family, &chain.rules, &wanted.rules)
             {
                 chain.rules.clone_from(&wanted.rules);
             }
+        }
+        // Then there is one copy of the rules in memory, and the next comparison is one of pointers.
+        if table.chains == wanted.chains {
+            table.chains = wanted.chains.clone();
         }
     }
 }

@@ -224,9 +224,9 @@ fn assemble(bytes: &[u8]) -> Result<Ruleset, Stop> {
             sets.insert(name, Set { kind, elements });
         }
         Ok(Table {
-            counters: listing.counters,
+            counters: listing.counters.into(),
             sets,
-            chains: listing.chains,
+            chains: listing.chains.into(),
         })
     };
     Ok(Ruleset {

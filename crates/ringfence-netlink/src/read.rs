@@ -213,7 +213,7 @@ impl Reader<'_> {
         let mut table = Table {
             counters: self.counters(family)?.into_keys().collect(),
             sets: self.sets(family)?,
-            chains: self.chains(family)?,
+            chains: self.chains(family)?.into(),
         };
         if table.counters.len() + table.sets.len() + table.chains.len() != head.uses {
             return Err(Stop::Foreign("an object that is no chain, set or counter".to_owned()));

@@ -324,12 +324,13 @@ fn ruleset(ingress: Isolation<'_>, egress: Isolation<'_>) -> Ruleset {
         rules: vec![],
     };
     let mut inet = Table {
-        counters: BTreeSet::from([name("net1-in-denied"), name("net1-out-denied")]),
+        counters: BTreeSet::from([name("net1-in-denied"), name("net1-out-denied")]).into(),
         sets: BTreeMap::new(),
         chains: BTreeMap::from([
             (name("arrive"), base(Hook::Prerouting, -160)),
             (name("leave"), base(Hook::Postrouting, 110)),
-        ]),
+        ])
+        .into(),
     };
     let arrives = (Hook::Prerouting, Side::Source);
     let leaves = (Hook::Postrouting, Side::Destination);

@@ -135,7 +135,7 @@ fn empty_tables_and_their_removal() {
         check(&ruleset);
         let mut enforcer = reopen();
         ruleset.inet.sets = sets();
-        ruleset.inet.chains = BTreeMap::from([(name("net1-in"), Chain::default())]);
+        ruleset.inet.chains = BTreeMap::from([(name("net1-in"), Chain::default())]).into();
         assert!(matches!(
             enforcer.enforce(Some(&ruleset)).unwrap(),
             Outcome::Ruleset { .. }

@@ -197,7 +197,7 @@ pub fn check(ruleset: &Ruleset) -> Result<(), Fault> {
         for name in table.chains.keys() {
             walk.chain(name)?;
         }
-        for (name, chain) in &table.chains {
+        for (name, chain) in table.chains.iter() {
             let Some(base) = &chain.base else { continue };
             if (family == TableFamily::Netdev) != matches!(base.hook, Hook::Egress(_)) {
                 return Err(Fault::WrongHook {

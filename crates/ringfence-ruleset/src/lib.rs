@@ -12,6 +12,7 @@ mod op;
 mod packet;
 mod render;
 mod ruleset;
+mod shared;
 pub mod text;
 mod trace;
 mod transaction;
@@ -23,5 +24,6 @@ pub use ruleset::{
     BaseChain, Chain, CtDirection, Element, Hook, KernelFeatures, Key, Match, Name, Rule, Ruleset, Set, SetKind, Side,
     Table, Verdict, network_mask,
 };
+pub use shared::Shared;
 pub use trace::{Decision, Step, Trace, TraceError, Tracer, trace};
 pub use transaction::{replacement, transaction};

@@ -89,7 +89,7 @@ fn write_table(f: &mut fmt::Formatter<'_>, family: TableFamily, comment: &str, t
     }
     // nft puts a blank line between blocks, none after the comment.
     let mut separator = "";
-    for name in &table.counters {
+    for name in table.counters.iter() {
         writeln!(f, "{separator}\tcounter {name} {{\n\t}}")?;
         separator = "\n";
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use ringfence_model::{AddressRange, Family, InterfaceName, PortRange, Protocol};
 
+use crate::Shared;
+
 /// What a kernel can do beyond the oldest supported one; probed once by the netlink crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelFeatures {
@@ -72,7 +74,7 @@ impl fmt::Display for Name {
 /// Everything that Ringfence has in one pod's network namespace: table `inet ringfence`, and table
 /// `netdev ringfence` where an interface has a backstop.
 ///
-/// Cloning shares the elements of the sets; changing a clone copies only the touched parts.
+/// Cloning shares the elements of the sets, the counters and the chains; changing a clone copies only the touched parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// The comment of both tables, at most 120 printable ASCII characters without `"`; fixed for the life of a
@@ -88,11 +90,11 @@ pub struct Ruleset {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     /// Named counters. They keep counting across changes of rules.
-    pub counters: BTreeSet<Name>,
+    pub counters: Shared<BTreeSet<Name>>,
     /// Named sets.
     pub sets: BTreeMap<Name, Set>,
     /// Chains.
-    pub chains: BTreeMap<Name, Chain>,
+    pub chains: Shared<BTreeMap<Name, Chain>>,
 }
 
 /// A named set.

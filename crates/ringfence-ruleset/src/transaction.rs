@@ -103,7 +103,24 @@ fn edit(ops: &mut Vec<Op>, family: TableFamily, before: &Table, after: &Table) {
             Some(old) => change_elements(ops, family, name, old, set),
         }
     }
-    for (name, chain) in &after.chains {
+    edit_chains(ops, family, before, after);
+    for name in before.sets.keys().filter(|name| !after.sets.contains_key(name)) {
+        let name = name.clone();
+        ops.push(Op::DelSet { family, name });
+    }
+    for name in before.counters.difference(&after.counters) {
+        let name = name.clone();
+        ops.push(Op::DelCounter { family, name });
+    }
+}
+
+/// New chains, then everything that goes, then the rules, then the chains that nothing names any more.
+fn edit_chains(ops: &mut Vec<Op>, family: TableFamily, before: &Table, after: &Table) {
+    // As ever when a peer comes or goes; the two share their memory then.
+    if before.chains == after.chains {
+        return;
+    }
+    for (name, chain) in after.chains.iter() {
         if !before.chains.contains_key(name) {
             ops.push(Op::AddChain {
                 family,
@@ -115,14 +132,14 @@ fn edit(ops: &mut Vec<Op>, family: TableFamily, before: &Table, after: &Table) {
 
     // What a chain that stays held before; `None` for a chain that is new, which there is nothing to flush in.
     let rules_before = |name: &Name| before.chains.get(name).map(|chain| chain.rules.as_slice());
-    for (name, old) in &before.chains {
+    for (name, old) in before.chains.iter() {
         let same = after.chains.get(name).is_some_and(|new| new.rules == old.rules);
         if !same && !old.rules.is_empty() {
             let name = name.clone();
             ops.push(Op::FlushChain { family, name });
         }
     }
-    for (name, chain) in &after.chains {
+    for (name, chain) in after.chains.iter() {
         if rules_before(name) == Some(chain.rules.as_slice()) {
             continue;
         }
@@ -138,14 +155,6 @@ fn edit(ops: &mut Vec<Op>, family: TableFamily, before: &Table, after: &Table) {
     for name in before.chains.keys().filter(|name| !after.chains.contains_key(name)) {
         let name = name.clone();
         ops.push(Op::DelChain { family, name });
-    }
-    for name in before.sets.keys().filter(|name| !after.sets.contains_key(name)) {
-        let name = name.clone();
-        ops.push(Op::DelSet { family, name });
-    }
-    for name in before.counters.difference(&after.counters) {
-        let name = name.clone();
-        ops.push(Op::DelCounter { family, name });
     }
 }
 

@@ -166,7 +166,7 @@ pub struct PodStatus {
     /// The pod.
     pub pod: Arc<Pod>,
     /// Which policies isolate it, where, in which direction; only what is isolated.
-    pub isolation: Vec<Isolation>,
+    pub isolation: Arc<[Isolation]>,
     /// How far the kernel is.
     pub state: State,
     /// Since when.

@@ -1,6 +1,6 @@
 //! Hand-made values for the unit tests of this crate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -94,8 +94,8 @@ pub(crate) fn ruleset(uid: &PodUid) -> Ruleset {
     Ruleset {
         comment: format!("ringfence {uid}").into(),
         inet: Table {
-            counters: BTreeSet::from([Name::new("net1-in-denied")]),
-            chains: [(Name::new("arrive"), arrive), (Name::new("net1-in"), denied)].into(),
+            counters: BTreeSet::from([Name::new("net1-in-denied")]).into(),
+            chains: BTreeMap::from([(Name::new("arrive"), arrive), (Name::new("net1-in"), denied)]).into(),
             ..Table::default()
         },
         netdev: Table::default(),
@@ -108,14 +108,14 @@ pub(crate) fn status(namespace: &str, name: &str, state: State) -> PodStatus {
     let wanted = (state != State::Open).then(|| Arc::new(ruleset(&pod.uid)));
     PodStatus {
         isolation: if state == State::Open {
-            Vec::new()
+            Arc::default()
         } else {
-            vec![Isolation {
+            Arc::from([Isolation {
                 interface: Some(InterfaceName::new("net1").expect("valid")),
                 networks: pod.attachments[1].networks.clone(),
                 direction: Direction::Ingress,
                 policies: vec![guard()],
-            }]
+            }])
         },
         in_kernel: wanted.clone().filter(|_| state == State::Enforced),
         wanted,

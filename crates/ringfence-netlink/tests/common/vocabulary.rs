@@ -280,7 +280,7 @@ pub fn everything(device: &str) -> Ruleset {
     let mut judge: Vec<Rule> = conditions().into_iter().map(accept).collect();
     judge.extend(endings());
     let inet = Table {
-        counters: BTreeSet::from([name("net1-in-denied"), name("unexplained-denied")]),
+        counters: BTreeSet::from([name("net1-in-denied"), name("unexplained-denied")]).into(),
         sets: sets(),
         chains: BTreeMap::from([
             (
@@ -298,17 +298,19 @@ pub fn everything(device: &str) -> Ruleset {
             (name("source"), base(Hook::Output, -160, vec![])),
             (name("net1-in"), regular(judge)),
             (name("net1-in-related"), regular(vec![denied("net1-in-denied")])),
-        ]),
+        ])
+        .into(),
     };
     let mut backstop: Vec<Rule> = netdev_conditions().into_iter().map(accept).collect();
     backstop.push(denied("net1-out-denied"));
     let netdev = Table {
-        counters: BTreeSet::from([name("net1-out-denied")]),
+        counters: BTreeSet::from([name("net1-out-denied")]).into(),
         sets: BTreeMap::new(),
         chains: BTreeMap::from([(
             name("net1-backstop"),
             base(Hook::Egress(interface(device)), 0, backstop),
-        )]),
+        )])
+        .into(),
     };
     Ruleset {
         comment: "ringfence 5f2b9c1e-0000-4000-8000-000000000001".into(),

@@ -35,7 +35,7 @@ pub(super) struct Target {
     pub(super) phase: Phase,
     pub(super) wanted: Option<Arc<Ruleset>>,
     pub(super) in_kernel: InKernel,
-    pub(super) isolation: Vec<Isolation>,
+    pub(super) isolation: Arc<[Isolation]>,
     view: Option<PodView>,
     pub(super) failure: Option<Failure>,
     /// What the next ruleset is for.
@@ -102,7 +102,7 @@ impl Target {
             phase: Phase::Absent("its network namespace has not been looked for yet".into()),
             wanted: None,
             in_kernel: InKernel::Untouched,
-            isolation: Vec::new(),
+            isolation: Arc::default(),
             view: None,
             failure: None,
             stamp: None,
@@ -214,7 +214,7 @@ impl Target {
         }
         let status = PodStatus {
             pod: Arc::clone(&self.pod),
-            isolation: self.isolation.clone(),
+            isolation: Arc::clone(&self.isolation),
             state: self.state.clone(),
             since: self.since,
             netns: self.path.as_ref().ok().cloned(),
@@ -262,7 +262,7 @@ fn backoff(attempts: u32) -> Duration {
         .min(LAST_RETRY)
 }
 
-fn isolation(view: &PodView) -> Vec<Isolation> {
+fn isolation(view: &PodView) -> Arc<[Isolation]> {
     let mut out = Vec::new();
     for attachment in &view.attachments {
         for direction in Direction::BOTH {
@@ -277,7 +277,7 @@ fn isolation(view: &PodView) -> Vec<Isolation> {
             }
         }
     }
-    out
+    out.into()
 }
 
 #[cfg(test)]

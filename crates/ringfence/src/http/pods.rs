@@ -210,7 +210,7 @@ pub fn text(status: &PodStatus, snapshot: &Snapshot) -> String {
             if attachment.primary { "; primary" } else { "" }
         );
     }
-    for isolation in &status.isolation {
+    for isolation in status.isolation.iter() {
         let _ = writeln!(
             out,
             "{} on {} ({}) isolated by {}",

@@ -109,21 +109,21 @@ fn rules(verdict: &Verdict) -> Ruleset {
     Ruleset {
         comment: "ringfence u0".into(),
         inet: Table {
-            chains: [
+            chains: BTreeMap::from([
                 (Name::new("arrive"), base(Hook::Prerouting, vec![arrive])),
                 (inside, Chain { base: None, rules }),
-            ]
+            ])
             .into(),
             ..Table::default()
         },
         netdev: Table {
-            chains: [(
+            chains: BTreeMap::from([(
                 Name::new("net1-backstop"),
                 base(
                     Hook::Egress(interface("net1")),
                     vec![rule(vec![Match::Routed], Verdict::Accept)],
                 ),
-            )]
+            )])
             .into(),
             ..Table::default()
         },
