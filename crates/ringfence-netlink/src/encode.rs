@@ -26,6 +26,9 @@ pub(crate) const TABLE: &str = "ringfence";
 /// below the 64 KiB that the length of an attribute can say.
 const ELEMENTS_PER_MESSAGE: usize = 1_000;
 
+/// Operations that a batch keeps memory for between transactions.
+const KEPT: usize = 64;
+
 /// How a batch is to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
@@ -49,10 +52,18 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Replaces the contents by these operations.
-    pub(crate) fn encode(&mut self, ops: &[Op], terms: &Terms<'_>) -> Result<(), Error> {
+    /// Empties it and gives back what a large batch took.
+    pub(crate) fn clear(&mut self) {
         self.writer.clear();
         self.operations.clear();
+        if self.operations.capacity() > KEPT {
+            self.operations.shrink_to(KEPT);
+        }
+    }
+
+    /// Replaces the contents by these operations.
+    pub(crate) fn encode(&mut self, ops: &[Op], terms: &Terms<'_>) -> Result<(), Error> {
+        self.clear();
         self.first = terms.sequence;
         if ops.iter().all(Op::is_elements) {
             self.begin(terms.generation);

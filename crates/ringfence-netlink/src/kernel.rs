@@ -127,7 +127,9 @@ impl Kernel for Netlink {
             flags,
         };
         self.batch.encode(ops, &terms)?;
-        self.link.transact(&self.batch)
+        let answer = self.link.transact(&self.batch);
+        self.batch.clear();
+        answer
     }
 
     fn read(&mut self) -> Result<Reading, Error> {

@@ -15,7 +15,10 @@ use crate::uapi::{attribute as a, flag, message as m};
 use crate::wire::{Attributes, Malformed, Message, Messages, Writer, be32, netfilter_head, nftables, text};
 
 /// Larger than any datagram that the kernel builds for a dump (32 KiB).
-const RECEIVE: usize = 64 << 10;
+const DUMP: usize = 64 << 10;
+/// Larger than any other answer: acknowledgements do not repeat what was sent (NETLINK_CAP_ACK), and one object comes in
+/// `NLMSG_GOODSIZE` bytes, at most 8 KiB (linux/netlink.h). Each pod of the node has a link, so it matters.
+const ANSWER: usize = 8 << 10;
 
 static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -46,7 +49,7 @@ impl Link {
         Ok(Self {
             socket,
             sequence: 1,
-            received: vec![0; RECEIVE],
+            received: vec![0; ANSWER],
             request: Writer::default(),
         })
     }
@@ -85,7 +88,10 @@ impl Link {
                 Err(_) if refused.is_some() => break,
                 Err(error) => return Err(lost(error, "a transaction")),
             };
-            let datagram = self.received.get(..length).ok_or(Error::Malformed("a transaction"))?;
+            // What does not fit is no answer to a transaction, but a late one to a dump that was given up.
+            let Some(datagram) = self.received.get(..length) else {
+                continue;
+            };
             for message in Messages(datagram) {
                 let message = message.map_err(|_| Error::Malformed("a transaction"))?;
                 // Others are late answers to what was given up.
@@ -143,15 +149,22 @@ impl Link {
         self.socket
             .send(request)
             .map_err(|source| Error::Socket { action: "send", source })?;
+        let mut large = Vec::new();
+        let received = if dump {
+            large.resize(DUMP, 0);
+            &mut large
+        } else {
+            &mut self.received
+        };
         let mut consistent = true;
         // After an error of the handler the rest of the answer is still taken off the socket.
         let mut failed = None;
         loop {
-            let length = self
-                .socket
-                .receive(&mut self.received, true)
-                .map_err(|error| lost(error, what))?;
-            let datagram = self.received.get(..length).ok_or(Error::Malformed(what))?;
+            let length = self.socket.receive(received, true).map_err(|error| lost(error, what))?;
+            // As above: too large for an answer to this.
+            let Some(datagram) = received.get(..length) else {
+                continue;
+            };
             for message in Messages(datagram) {
                 let message = message.map_err(|_| Error::Malformed(what))?;
                 if message.sequence != sequence {
@@ -194,7 +207,9 @@ impl Link {
                 .socket
                 .receive(&mut self.received, true)
                 .map_err(|error| lost(error, what))?;
-            let datagram = self.received.get(..length).ok_or(Error::Malformed(what))?;
+            let Some(datagram) = self.received.get(..length) else {
+                continue;
+            };
             for message in Messages(datagram) {
                 let message = message.map_err(|_| Error::Malformed(what))?;
                 let position = message.sequence.wrapping_sub(first);

@@ -15,8 +15,9 @@ pub(crate) const FLAGS_AT: usize = 6;
 /// Offset of the sequence number in the header.
 pub(crate) const SEQUENCE_AT: usize = 8;
 
-/// Memory that a writer keeps between messages, in bytes; a bulk load's is given back.
-const KEPT: usize = 1 << 20;
+/// Memory that a writer keeps between messages, in bytes: enough for a peer that comes or goes. What a whole ruleset took
+/// is given back; each pod of the node has a writer.
+const KEPT: usize = 4 << 10;
 
 /// Message type with the subsystem of nftables.
 pub(crate) fn nftables(kind: u16) -> u16 {
@@ -43,7 +44,10 @@ impl Writer {
     /// Empties it, keeping the memory up to [`KEPT`].
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();
-        self.buffer.shrink_to(KEPT);
+        // As ever it is small, and the call is not free.
+        if self.buffer.capacity() > KEPT {
+            self.buffer.shrink_to(KEPT);
+        }
         self.message = 0;
         self.overflow = false;
     }
