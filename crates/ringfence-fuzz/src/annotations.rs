@@ -146,15 +146,13 @@ fn said_is_seen(decoded: &Decoded, key: &str, text: &str) {
         if ["ip", "ips", "interface", "name"].into_iter().any(twice) {
             continue;
         }
-        let mut texts: Vec<&str> = fields.get("ip").and_then(Value::as_str).into_iter().collect();
-        texts.extend(
-            fields
-                .get("ips")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str),
-        );
+        // Each dialect has its own field; the other's is one of the many that mean nothing.
+        let texts: Vec<&str> = if key == RESULTS[0] {
+            fields.get("ip").and_then(Value::as_str).into_iter().collect()
+        } else {
+            let listed = fields.get("ips").and_then(Value::as_array);
+            listed.into_iter().flatten().filter_map(Value::as_str).collect()
+        };
         let interface = fields
             .get("interface")
             .and_then(Value::as_str)
