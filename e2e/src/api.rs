@@ -82,6 +82,12 @@ impl Api {
         self.request(&Method::PATCH, &url, Some(patch), "application/merge-patch+json")
     }
 
+    /// Puts an object back with another status and other annotations, as Multus does with what it has read.
+    pub fn replace_status(&self, object: &Value) -> Result<Value> {
+        let url = format!("{}/status", path_of(object)?);
+        self.send(&Method::PUT, &url, Some(object))
+    }
+
     /// Deletes an object at once; fails where there is none.
     pub fn delete(&self, object: &Value) -> Result<()> {
         let now = json!({"gracePeriodSeconds": 0});

@@ -126,8 +126,13 @@ impl Cluster {
         self.api.apply(object).map(drop)
     }
 
-    pub fn create(&self, object: &Value) -> Result<()> {
-        self.api.create(object).map(drop)
+    /// Gives it as it was stored.
+    pub fn create(&self, object: &Value) -> Result<Value> {
+        self.api.create(object)
+    }
+
+    pub fn replace_status(&self, object: &Value) -> Result<()> {
+        self.api.replace_status(object).map(drop)
     }
 
     pub fn merge_status(&self, object: &Value, patch: &Value) -> Result<()> {
