@@ -4,8 +4,8 @@ use prost::Message;
 
 use crate::frame::{Frame, Kind, Side};
 use crate::messages::{
-    ConfigureRequest, INVALID_ARGUMENT, RegisterPluginRequest, Request, Response, SandboxRequest, Status,
-    SynchronizeRequest, UNIMPLEMENTED,
+    ConfigureRequest, Event, INVALID_ARGUMENT, RegisterPluginRequest, Request, Response, SandboxRequest,
+    StateChangeEvent, Status, SynchronizeRequest, UNIMPLEMENTED,
 };
 use crate::{Options, Sandbox};
 
@@ -35,6 +35,8 @@ pub(crate) enum Call {
     Run(Sandbox),
     /// Stopped or removed.
     Gone(Sandbox),
+    /// Something that the plugin has not asked to be told of.
+    Unasked,
     /// It ends.
     Shutdown,
     /// It cannot be answered: a status and its words.
@@ -64,6 +66,7 @@ fn call(body: &[u8]) -> Call {
             .map(|list| Call::Synchronize(list.pods.into_iter().map(Sandbox::from).collect(), list.more)),
         (PLUGIN, "RunPodSandbox") => sandbox(bytes).map(Call::Run),
         (PLUGIN, "StopPodSandbox" | "RemovePodSandbox") => sandbox(bytes).map(Call::Gone),
+        (PLUGIN, "StateChange") => changed(bytes),
         (PLUGIN, "Shutdown") => Ok(Call::Shutdown),
         _ => return Call::Refused(UNIMPLEMENTED, format!("{service}/{method} is not implemented")),
     };
@@ -72,6 +75,19 @@ fn call(body: &[u8]) -> Call {
 
 fn sandbox(bytes: &[u8]) -> Result<Sandbox, prost::DecodeError> {
     Ok(SandboxRequest::decode(bytes)?.pod.unwrap_or_default().into())
+}
+
+/// Runtimes with NRI up to 0.11 (containerd 1.7 to 2.2, CRI-O up to 1.36) have one method for everything that happens to a
+/// sandbox; since 0.12 (containerd 2.3) each event has a method of its own.
+fn changed(bytes: &[u8]) -> Result<Call, prost::DecodeError> {
+    let change = StateChangeEvent::decode(bytes)?;
+    let event = change.event();
+    let sandbox = change.pod.unwrap_or_default().into();
+    Ok(match event {
+        Event::RunPodSandbox => Call::Run(sandbox),
+        Event::StopPodSandbox | Event::RemovePodSandbox => Call::Gone(sandbox),
+        Event::Unknown => Call::Unasked,
+    })
 }
 
 fn registered(body: &[u8]) -> Result<(), String> {
@@ -222,6 +238,35 @@ mod tests {
         assert_eq!(
             asked(PLUGIN, "Configure", &bytes),
             Said::Call(3, Call::Configure(configure))
+        );
+    }
+
+    #[test]
+    fn older_runtimes_have_one_method_for_every_event() {
+        let sandbox = Sandbox {
+            id: "x".into(),
+            ..Sandbox::default()
+        };
+        let pod: &[u8] = b"\x12\x03\x0a\x01x";
+        let check = |event: u8, expected: Call| {
+            let bytes = [&[1 << 3, event], pod].concat();
+            assert_eq!(
+                asked(PLUGIN, "StateChange", &bytes),
+                Said::Call(3, expected),
+                "event {event}"
+            );
+        };
+        check(1, Call::Run(sandbox.clone()));
+        check(2, Call::Gone(sandbox.clone()));
+        check(3, Call::Gone(sandbox));
+        // Those of containers, and those to come.
+        for event in [0, 4, 6, 13, 99] {
+            check(event, Call::Unasked);
+        }
+        check_refused(
+            &asked(PLUGIN, "StateChange", b"\x12\xff"),
+            INVALID_ARGUMENT,
+            "StateChange",
         );
     }
 

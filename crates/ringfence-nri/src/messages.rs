@@ -91,6 +91,25 @@ pub(crate) struct SandboxRequest {
     pub(crate) pod: Option<PodSandbox>,
 }
 
+/// The request of StateChange, which older runtimes send in place of the three above.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StateChangeEvent {
+    #[prost(enumeration = "Event", tag = "1")]
+    pub(crate) event: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) pod: Option<PodSandbox>,
+}
+
+/// The events of [`EVENTS`]; all others are `Unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum Event {
+    Unknown = 0,
+    RunPodSandbox = 1,
+    StopPodSandbox = 2,
+    RemovePodSandbox = 3,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PodSandbox {
     #[prost(string, tag = "1")]

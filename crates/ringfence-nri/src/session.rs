@@ -195,8 +195,8 @@ impl Plugin {
                 (self.tell)(News::Gone(sandbox));
                 session.write(&answer(stream, &Empty {}))
             }
-            // It closes the connection when it is ready.
-            Call::Shutdown => session.write(&answer(stream, &Empty {})),
+            // The runtime closes the connection when it is ready.
+            Call::Unasked | Call::Shutdown => session.write(&answer(stream, &Empty {})),
             Call::Refused(code, reason) => {
                 debug!(reason = reason.as_str(), "NRI request refused");
                 session.write(&refuse(stream, code, &reason))
