@@ -1,8 +1,10 @@
 //! A network namespace that can be entered, and the guard that leaves it again.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -20,6 +22,12 @@ const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 /// The thread's own namespace. `/proc/self/ns/net` would be the main thread's, which is another one as soon as any
 /// thread has entered a pod.
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// The unix sockets of the thread's namespace.
+const SOCKETS: &str = "/proc/thread-self/net/unix";
+
+/// The flag of listening sockets (`__SO_ACCEPTCON`), as the table has it.
+const LISTENING: &[u8] = b"00010000";
 
 const SETNS_CAPABILITY: &str = "CAP_SYS_ADMIN";
 
@@ -111,6 +119,28 @@ impl Netns {
         drop(inside);
         Ok(result)
     }
+
+    /// Whether a unix socket of that file name listens in this namespace. Such a socket belongs to the namespace that its
+    /// process was in when it made it, and not to where its file is; so the container runtime's is in the node's.
+    pub fn has_listener(&self, name: &OsStr) -> Result<bool, Error> {
+        let table = self.run(|| std::fs::read(SOCKETS))?;
+        let table = table.map_err(|source| Error::System {
+            action: format!("read {SOCKETS}"),
+            source,
+        })?;
+        Ok(listens(&table, name.as_bytes()))
+    }
+}
+
+/// Whether a table as /proc/net/unix has it (proc_net(5)) names a listening socket whose path ends in that name.
+fn listens(table: &[u8], name: &[u8]) -> bool {
+    table.split(|byte| *byte == b'\n').any(|line| {
+        // Address, references, protocol, flags, type, state, inode, path.
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        let is_listening = fields.nth(3) == Some(LISTENING);
+        let path = fields.nth(3).filter(|path| path.starts_with(b"/"));
+        is_listening && path.and_then(|path| path.rsplit(|byte| *byte == b'/').next()) == Some(name)
+    })
 }
 
 /// The thread is inside a namespace as long as this lives. Not `Send`: dropped on another thread it would move that

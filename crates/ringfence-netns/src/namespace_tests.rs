@@ -139,6 +139,60 @@ fn identity_follows_the_namespace_and_not_the_path() {
 }
 
 #[test]
+fn a_listener_is_where_its_process_was_and_not_where_its_file_is() {
+    let folder = Folder::new("listener");
+    let other = another();
+    let path = folder.0.join("nri.sock");
+    let here = own_id();
+    let check = |netns: &Netns, name: &str, expected: bool| {
+        let found = netns.has_listener(OsStr::new(name)).expect("looked at");
+        assert_eq!(found, expected, "{name}, {:?} from {here:?}", netns.id());
+    };
+    check(&other, "nri.sock", false);
+    let listener = other
+        .run(|| std::os::unix::net::UnixListener::bind(&path).expect("bound"))
+        .expect("entered");
+    check(&other, "nri.sock", true);
+    check(&other, "ri.sock", false);
+    check(&another(), "nri.sock", false);
+    // One that only connects, and one that has gone.
+    let _client = std::os::unix::net::UnixStream::connect(&path).expect("connected");
+    check(&another(), "nri.sock", false);
+    drop(listener);
+    check(&other, "nri.sock", false);
+}
+
+#[test]
+fn only_listening_sockets_with_a_path_count() {
+    let check = |line: &str, expected: bool| {
+        let table = format!("Num       RefCount Protocol Flags    Type St Inode Path\n{line}\n");
+        assert_eq!(listens(table.as_bytes(), b"nri.sock"), expected, "{line}");
+    };
+    check(
+        "0000000000000000: 00000002 00000000 00010000 0001 01 4711 /run/nri/nri.sock",
+        true,
+    );
+    check(
+        "0000000078671516: 00000002 00000000 00010000 0001 01 61721 nri.sock",
+        false,
+    );
+    check(
+        "0000000000000000: 00000002 00000000 00010000 0001 01 4711 @/run/nri/nri.sock",
+        false,
+    );
+    check(
+        "0000000000000000: 00000003 00000000 00000000 0001 03 4711 /run/nri/nri.sock",
+        false,
+    );
+    check(
+        "0000000000000000: 00000002 00000000 00010000 0001 01 4711 /run/nri/nri.sock.ttrpc",
+        false,
+    );
+    check("0000000000000000: 00000003 00000000 00010000 0001 01 4711", false);
+    check("", false);
+}
+
+#[test]
 fn what_is_no_namespace_says_what_it_is() {
     let folder = Folder::new("odd");
     let file = |name: &str, content: &str| {

@@ -2,6 +2,7 @@
 //! Ringfence's only decoder has read, on the thread of the connection, so that the loop has little to do.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 
 use ringfence_kube::{Kind, decode_kind};
 use ringfence_model::{NamespacedName, Object, Pod, PodUid};
+use ringfence_netns::Netns;
 use ringfence_nri::{Error, Handle, Network, News, Options};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
@@ -33,23 +35,31 @@ const SOURCE: &str = "kubernetes.io/config.source";
 
 /// Connects to the runtime, and tells the loop what it says.
 pub fn start(socket: PathBuf, node: Arc<str>, events: UnboundedSender<Event>) -> Result<Handle, Error> {
+    let listener = socket.file_name().unwrap_or_default().to_owned();
     ringfence_nri::watch(Options::new(socket, NAME), move |news| {
-        if let Some(hook) = hook(news, &node, SystemTime::now()) {
+        let is_node = |path: &Path| is_the_nodes(path, &listener);
+        if let Some(hook) = hook(news, &node, SystemTime::now(), &is_node) {
             // Where the loop has ended, the question goes with the event, and is answered with an error.
             drop(events.send(Event::Hook(hook)));
         }
     })
 }
 
-fn hook(news: News, node: &str, now: SystemTime) -> Option<Hook> {
+fn hook(news: News, node: &str, now: SystemTime, is_node: &dyn Fn(&Path) -> bool) -> Option<Hook> {
     Some(match news {
-        News::Listed(sandboxes) => Hook::Listed(
-            sandboxes
-                .into_iter()
-                .map(|raw| sandbox(raw, node, now))
-                .filter(is_alive)
-                .collect(),
-        ),
+        News::Listed(sandboxes) => {
+            let read = |raw| {
+                let shared = shares_the_nodes(&raw, is_node);
+                let mut sandbox = sandbox(raw, node, now);
+                // Where it is stays said: its processes run, and one of them may listen under the runtime's name. Whether
+                // rules belong there is for the pod's object to say.
+                if shared {
+                    sandbox.pod = None;
+                }
+                sandbox
+            };
+            Hook::Listed(sandboxes.into_iter().map(read).filter(is_alive).collect())
+        }
         News::Run {
             sandbox: raw,
             reply,
@@ -60,6 +70,10 @@ fn hook(news: News, node: &str, now: SystemTime) -> Option<Hook> {
             if raw.uid.is_empty() {
                 reply.send(Ok(()));
                 return None;
+            }
+            let mut raw = raw;
+            if shares_the_nodes(&raw, is_node) {
+                raw.network = Network::Node;
             }
             let sandbox = sandbox(raw, node, now);
             Hook::Start(Box::new(Start {
@@ -72,6 +86,24 @@ fn hook(news: News, node: &str, now: SystemTime) -> Option<Hook> {
         News::Gone(raw) => Hook::Gone { sandbox: raw.id },
         News::Lost => Hook::Lost,
     })
+}
+
+/// Whether a sandbox that has a path for its network is on the node's network in truth. CRI-O mounts the node's namespace
+/// for such a sandbox and names it like any other, so that only what is there can tell. A sandbox with addresses is not
+/// looked at: for one on the node's network no network plugin is asked.
+fn shares_the_nodes(raw: &ringfence_nri::Sandbox, is_node: &dyn Fn(&Path) -> bool) -> bool {
+    match &raw.network {
+        Network::At(path) if raw.addresses.is_empty() => ringfence_cri::visible(path).is_ok_and(|path| is_node(&path)),
+        Network::At(_) | Network::Node | Network::Unsaid => false,
+    }
+}
+
+/// The runtime is on the node's network, and so is the socket that it asks over.
+fn is_the_nodes(path: &Path, listener: &OsStr) -> bool {
+    // A namespace that cannot be looked at is nobody's, and will get no rules either.
+    Netns::open(path)
+        .and_then(|netns| netns.has_listener(listener))
+        .unwrap_or_default()
 }
 
 /// Runtimes list sandboxes that have ended as well; their namespaces are gone.
@@ -233,6 +265,34 @@ mod tests {
                 (Err(reason), Err(part)) => assert!(reason.contains(part), "{reason}"),
                 (found, expected) => panic!("{found:?} and not {expected:?}"),
             }
+        }
+    }
+
+    /// CRI-O's shape of a sandbox on the node's network: a namespace with a path like any other, and no addresses.
+    #[test]
+    fn the_nodes_network_under_another_name_is_still_the_nodes() {
+        let bare = || ringfence_nri::Sandbox {
+            addresses: Vec::new(),
+            ..raw()
+        };
+        let heard = |news: News, node: bool| hook(news, "n1", UNIX_EPOCH, &|_: &Path| node).expect("something");
+        let listed = |raw, node| match heard(News::Listed(vec![raw]), node) {
+            Hook::Listed(mut sandboxes) => sandboxes.pop().expect("it is alive"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(listed(bare(), true).pod, None);
+        assert!(listed(bare(), true).place.is_ok_and(|place| place.is_some()));
+        assert!(listed(bare(), false).pod.is_some());
+        assert!(listed(raw(), true).pod.is_some(), "it has addresses of its own");
+
+        let check = |raw: ringfence_nri::Sandbox, node: bool, expected: bool| {
+            assert_eq!(shares_the_nodes(&raw, &|_: &Path| node), expected, "{raw:?}");
+        };
+        check(bare(), true, true);
+        check(bare(), false, false);
+        check(raw(), true, false);
+        for network in [Network::Node, Network::Unsaid] {
+            check(ringfence_nri::Sandbox { network, ..bare() }, true, false);
         }
     }
 

@@ -293,6 +293,22 @@ fn what_no_policy_isolates_starts_without_rules() {
     assert_eq!(node.ask(raw("host", Network::Node)), Ok(()));
 }
 
+/// CRI-O names the node's namespace like a pod's own.
+#[test]
+fn a_pod_that_the_source_has_on_the_nodes_network_starts_and_gets_no_rules() {
+    let node = Node::start("node", From::Folder);
+    let manifests = documents(&[closing("guard", "host")]);
+    let host = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: shop, uid: uid-host, labels: {app: host}}\n\
+                spec: {nodeName: n1, hostNetwork: true}\n";
+    node.folder
+        .save("all.yaml", &format!("{manifests}---\n{host}"))
+        .expect("saved");
+    eventually(|| node.readers().snapshots.load().policies.len(), |found| *found == 1);
+    let netns = node.netns("host");
+    assert_eq!(node.ask(raw("host", at(&netns))), Ok(()));
+    assert_eq!(rules(&netns), "");
+}
+
 #[test]
 fn what_cannot_be_closed_is_refused_with_the_reason() {
     let node = Node::start("refused", From::Folder);

@@ -29,6 +29,7 @@ struct Entry {
     name: NamespacedName,
     node: Option<Arc<str>>,
     local: bool,
+    on_the_node: bool,
     /// The networks of every attachment, one after the other; sorted, so a network with two interfaces stands twice.
     networks: Arc<[NetworkName]>,
 }
@@ -59,6 +60,11 @@ impl Roster {
     /// Whether the source has said on which node the pod is.
     pub(super) fn is_bound(&self, pod: &PodUid) -> bool {
         self.pods.get(pod).is_some_and(|entry| entry.node.is_some())
+    }
+
+    /// Whether the source has said that the pod shares its node's network.
+    pub(super) fn is_on_the_node(&self, pod: &PodUid) -> bool {
+        self.pods.get(pod).is_some_and(|entry| entry.on_the_node)
     }
 
     /// Takes in an object or its change.
@@ -172,6 +178,7 @@ impl Roster {
                 .as_ref()
                 .map(|node| interned(&mut self.nodes, Arc::clone(node))),
             local,
+            on_the_node: pod.host_network,
             networks,
         };
         self.pods.insert(pod.uid.clone(), entry);
