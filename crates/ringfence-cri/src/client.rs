@@ -48,9 +48,9 @@ pub(crate) struct Version {
 impl Version {
     /// Whether each of several clients is told of every event.
     ///
-    /// containerd 1.7 hands each event to one reader only, so listening would take events from the kubelet, and CRI-O
-    /// began like that too; containerd has a queue for each reader since 2.0. Where it cannot be said for certain,
-    /// looking has to do.
+    /// containerd 1.7 hands each event to one reader only, so listening would take events from the kubelet, and CRI-O did
+    /// so until 1.28; containerd has a queue for each reader since 2.0. CRI-O's are off by default (`enable_pod_events`),
+    /// and the stream ends at once then. Where it cannot be said for certain, looking has to do.
     pub(crate) fn broadcasts_events(&self) -> bool {
         let major = self.version.trim_start_matches('v').split('.').next();
         self.name == "containerd"

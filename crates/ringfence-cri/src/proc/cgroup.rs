@@ -12,15 +12,23 @@ use ringfence_model::PodUid;
 /// ```
 ///
 /// The outermost one counts: what a pod runs inside may call its own groups what it likes.
+///
+/// CRI-O may put its monitors into the pod's group (`conmon_cgroup = "pod"`, as OpenShift has it), one per container and
+/// older than it. They are programs of the node, on its network.
 pub(super) fn pod(lines: &str) -> Option<PodUid> {
     lines.lines().find_map(|line| in_path(line.splitn(3, ':').nth(2)?))
 }
+
+/// How the groups of CRI-O's monitors begin, with both drivers. A pod cannot make a group beside its containers'.
+const MONITOR: &str = "crio-conmon-";
 
 fn in_path(path: &str) -> Option<PodUid> {
     let mut below_kubepods = false;
     // A path that leads out of the reader's own group does not show all of the groups above.
     let relative = path.starts_with("/..");
-    for part in path.split('/') {
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
+        let is_monitor = parts.peek().is_some_and(|below| below.starts_with(MONITOR));
         let slice = part.strip_suffix(".slice");
         if let Some(slice) = slice
             && let Some((above, uid)) = slice.rsplit_once("-pod")
@@ -28,13 +36,13 @@ fn in_path(path: &str) -> Option<PodUid> {
             // systemd reads a dash as the step to the slice below.
             && let Some(uid) = uid_of(&uid.replace('_', "-"))
         {
-            return Some(uid);
+            return Some(uid).filter(|_| !is_monitor);
         }
         if let Some(uid) = part.strip_prefix("pod").filter(|_| slice.is_none())
             && (below_kubepods || relative)
             && let Some(uid) = uid_of(uid)
         {
-            return Some(uid);
+            return Some(uid).filter(|_| !is_monitor);
         }
         below_kubepods |= part.split(['.', '-']).next() == Some("kubepods");
     }
@@ -130,6 +138,20 @@ mod tests {
             &format!("0::/kubepods.slice/kubepods-podUID_.slice/x.scope/kubepods/pod{inner}"),
             Some(UID),
         );
+    }
+
+    #[test]
+    fn cri_os_monitors_are_not_the_pods() {
+        check("0::/kubepods.slice/kubepods-podUID_.slice/crio-conmon-c1.scope", None);
+        check("0::/kubepods/burstable/podUID/crio-conmon-c1", None);
+        check(
+            "9:pids:/kubepods/podUID/crio-conmon-c1\n1:name=systemd:/kubepods/podUID/crio-conmon-c1\n",
+            None,
+        );
+        check("0::/../../kubepods-podUID_.slice/crio-conmon-c1.scope", None);
+        // A container may call its own groups so.
+        check("0::/kubepods/podUID/crio-c1/crio-conmon-c1", Some(UID));
+        check("0::/kubepods/podUID/crio-c1", Some(UID));
     }
 
     #[test]
