@@ -1,9 +1,10 @@
-//! The watch against a real containerd: a scratch one with an own socket, real sandboxes, real shims.
+//! The watch against a real containerd or CRI-O: a scratch one with an own socket, real sandboxes, real shims.
 //!
 //! ```text
 //! apt-get install containerd runc
 //! cargo test -p ringfence-cri --test containerd
 //! RINGFENCE_CONTAINERD=/path/to/containerd cargo test …        # another one, with its shim and ctr beside it
+//! RINGFENCE_CRIO=/path/to/crio cargo test …                    # CRI-O, with pinns and copyimg beside it (e2e/tools/build crio)
 //! ```
 //!
 //! Needs root. The network plugin is a script that makes no interface: what is tested is where the namespace is.
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ringfence_cri::{Change, Handle, Health, Options, State, watch};
 use ringfence_model::PodUid;
-use runtime::{Containerd, Network};
+use runtime::{ContainerRuntime, Network};
 use tokio::sync::mpsc::Receiver;
 
 /// How long something may take that is to happen at all. No test measures it.
@@ -25,21 +26,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A watch and the runtime that it is on.
 struct Watched {
-    containerd: Containerd,
+    runtime: ContainerRuntime,
     changes: Receiver<Vec<Change>>,
     handle: Handle,
 }
 
 impl Watched {
     fn new(poll: Duration) -> Self {
-        let containerd = Containerd::prepare();
+        let runtime = ContainerRuntime::prepare();
         let options = Options {
-            socket: Some(containerd.socket()),
+            socket: Some(runtime.socket()),
             poll,
         };
         let (changes, handle) = watch(options).expect("it starts");
         Self {
-            containerd,
+            runtime,
             changes,
             handle,
         }
@@ -47,12 +48,10 @@ impl Watched {
 
     #[track_caller]
     fn next(&mut self) -> Vec<Change> {
-        let Self {
-            containerd, changes, ..
-        } = self;
+        let Self { runtime, changes, .. } = self;
         let next = async { tokio::time::timeout(PATIENCE, changes.recv()).await };
         let health = self.handle.health().borrow().clone();
-        containerd
+        runtime
             .block_on(next)
             .unwrap_or_else(|_| panic!("nothing new: {health:?}"))
             .expect("the watch lives")
@@ -66,7 +65,7 @@ impl Watched {
                 .await
                 .map(|found| found.expect("the watch lives").clone())
         };
-        let found = self.containerd.block_on(wait);
+        let found = self.runtime.block_on(wait);
         found.unwrap_or_else(|_| panic!("{:?}", self.handle.health().borrow()))
     }
 
@@ -113,52 +112,52 @@ fn sandboxes_are_told_from_the_first_one_through_a_restart_to_the_last() {
         "{away:?}"
     );
 
-    watched.containerd.start();
+    watched.runtime.start();
     assert_eq!(watched.next(), [Change::Synced]);
     let health = watched.wait_health(is_connected);
     println!("{health:?}");
-    assert_eq!(health.name(), "containerd");
-    assert_eq!(health.events, watched.containerd.version() >= 2, "{health:?}");
+    assert_eq!(health.name(), watched.runtime.name());
+    assert_eq!(health.events, watched.runtime.broadcasts_events(), "{health:?}");
 
     // One on the node's network first: it is never told of.
-    watched.containerd.run("node", 0, Network::Node);
-    let first = watched.containerd.run("web", 0, Network::Pod);
+    watched.runtime.run("node", 0, Network::Node);
+    let first = watched.runtime.run("web", 0, Network::Pod);
     let path = watched.next_found("web", &first);
     assert!(is_namespace(&path), "{}", path.display());
 
     // The pod gets another sandbox while the first one is still called ready.
-    let second = watched.containerd.run("web", 1, Network::Pod);
+    let second = watched.runtime.run("web", 1, Network::Pod);
     let other = watched.next_found("web", &second);
     assert!(is_namespace(&other) && other != path);
 
     // It is away, and the sandboxes live on: nothing is said of them. The next word is about a change of its own.
-    watched.containerd.kill();
+    watched.runtime.kill();
     watched.wait_health(is_away);
-    watched.containerd.start();
+    watched.runtime.start();
     watched.wait_health(is_connected);
-    watched.containerd.remove(&first);
-    let db = watched.containerd.run("db", 0, Network::Pod);
+    watched.runtime.remove(&first);
+    let db = watched.runtime.run("db", 0, Network::Pod);
     watched.next_found("db", &db);
 
     // It goes while nobody can say so.
-    watched.containerd.remove(&second);
+    watched.runtime.remove(&second);
     assert_eq!(watched.next(), [Change::Gone { pod: uid("web") }]);
-    watched.containerd.remove(&db);
+    watched.runtime.remove(&db);
     assert_eq!(watched.next(), [Change::Gone { pod: uid("db") }]);
 }
 
 #[test]
 fn a_watch_that_starts_late_tells_everything_at_once() {
-    let mut containerd = Containerd::prepare();
-    containerd.start();
-    let ids: Vec<String> = ["a", "b"].map(|pod| containerd.run(pod, 0, Network::Pod)).into();
+    let mut runtime = ContainerRuntime::prepare();
+    runtime.start();
+    let ids: Vec<String> = ["a", "b"].map(|pod| runtime.run(pod, 0, Network::Pod)).into();
     let options = Options {
-        socket: Some(containerd.socket()),
+        socket: Some(runtime.socket()),
         ..Options::default()
     };
     let (changes, handle) = watch(options).expect("it starts");
     let mut watched = Watched {
-        containerd,
+        runtime,
         changes,
         handle,
     };
@@ -178,7 +177,7 @@ fn a_watch_that_starts_late_tells_everything_at_once() {
 #[test]
 fn a_poke_before_the_sandbox_is_ready_is_enough() {
     let mut watched = Watched::new(Duration::from_secs(3600));
-    watched.containerd.start();
+    watched.runtime.start();
     // A runtime that has just started may be waited for; from then on only the poke counts.
     watched.wait_health(is_connected);
     assert_eq!(watched.next(), [Change::Synced]);
@@ -187,7 +186,7 @@ fn a_poke_before_the_sandbox_is_ready_is_enough() {
         let pod = format!("web-{number}");
         watched.handle.poke();
         let begun = Instant::now();
-        let id = watched.containerd.run(&pod, 0, Network::Pod);
+        let id = watched.runtime.run(&pod, 0, Network::Pod);
         let ready = begun.elapsed();
         watched.next_found(&pod, &id);
         waits.push((ready, begun.elapsed()));

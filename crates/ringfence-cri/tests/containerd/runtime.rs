@@ -1,13 +1,22 @@
-//! A containerd of the test's own, and the calls of the CRI that make and remove sandboxes and containers. The tests of
-//! NRI (`ringfence/tests/containerd`) use it too.
+//! A container runtime of the test's own, containerd or CRI-O, and the calls of the CRI that make and remove sandboxes and
+//! containers. The tests of NRI (`ringfence/tests/nri`) use it too.
+//!
+//! `RINGFENCE_CRIO` names the `crio` that is to be used; without it `RINGFENCE_CONTAINERD` does, or it is the system's
+//! containerd.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
+
+// As paths: this file is included from another folder too, where modules without one would be looked for elsewhere.
+#[path = "install.rs"]
+mod install;
+#[path = "messages.rs"]
+mod messages;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +29,13 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
+
+use install::Program;
+use messages::{
+    ContainerConfig, ContainerMetadata, ContainerSecurityContext, CreateContainerRequest, ImageSpec,
+    LinuxContainerConfig, LinuxPodSandboxConfig, Metadata, NamespaceOption, Nothing, PodSandboxConfig, PodSandboxId,
+    RunPodSandboxRequest, SecurityContext,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,14 +52,14 @@ const PAUSE: &str = r#"fn main() {
 }
 "#;
 
-/// A docker-archive with one static program, made without a registry.
+/// A docker-archive with one static program, made without a registry. A process number 1 does not heed SIGTERM.
 const MAKE_IMAGE: &str = r#"
 set -e
 "${RUSTC:-rustc}" -O -C target-feature=+crt-static -C strip=symbols -o pause pause.rs
 tar cf layer.tar pause
 layer=$(sha256sum layer.tar | cut -d' ' -f1)
 case $(uname -m) in aarch64) arch=arm64;; *) arch=amd64;; esac
-printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/pause"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"test"}]}' \
+printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/pause"],"StopSignal":"SIGKILL"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"test"}]}' \
     "$arch" "$layer" > config
 config=$(sha256sum config | cut -d' ' -f1).json
 mv config "$config"
@@ -60,20 +76,35 @@ VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;;
 esac
 "#;
 
-/// What a test wants of its containerd.
+/// What a test wants of its runtime.
 #[derive(Debug, Clone)]
 pub struct Wishes {
     /// The network plugin's program.
     pub plugin: String,
-    /// Lines of the configuration's section of NRI, where it is to be on; its socket is `nri.sock`.
-    pub nri: Option<String>,
+    /// The socket is `nri.sock`.
+    pub nri: Nri,
+    /// The network namespace that is to be the node's, by its path; the test's own where there is none.
+    pub node: Option<PathBuf>,
+}
+
+/// Whether plugins are asked.
+#[derive(Debug, Clone)]
+pub enum Nri {
+    Off,
+    On,
+    /// Containers are not made without the plugin, unless their pod has the annotation.
+    Requires {
+        plugin: String,
+        annotation: String,
+    },
 }
 
 impl Default for Wishes {
     fn default() -> Self {
         Self {
             plugin: PLUGIN.to_owned(),
-            nri: None,
+            nri: Nri::Off,
+            node: None,
         }
     }
 }
@@ -97,18 +128,17 @@ pub enum Network {
     Node,
 }
 
-pub struct Containerd {
+pub struct ContainerRuntime {
     folder: TempDir,
     wishes: Wishes,
-    program: PathBuf,
-    version: u32,
+    program: Program,
     child: Option<Child>,
     cgroup: String,
     tokio: Runtime,
     sandboxes: Vec<String>,
 }
 
-impl Containerd {
+impl ContainerRuntime {
     /// Everything but a running process.
     pub fn prepare() -> Self {
         Self::prepare_with(Wishes::default())
@@ -116,23 +146,10 @@ impl Containerd {
 
     pub fn prepare_with(wishes: Wishes) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let program = find(&std::env::var("RINGFENCE_CONTAINERD").unwrap_or_else(|_| "containerd".into()));
-        let version = Command::new(&program)
-            .arg("--version")
-            .output()
-            .expect("it runs")
-            .stdout;
-        let version = String::from_utf8_lossy(&version).into_owned();
-        // containerd github.com/containerd/containerd/v2 v2.4.2 …
-        let number = version
-            .split_whitespace()
-            .find_map(|word| word.trim_start_matches('v').split('.').next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no version in {version:?}"));
         let folder = tempfile::Builder::new().prefix("rf-cri-").tempdir().expect("a folder");
-        let containerd = Self {
+        let runtime = Self {
             wishes,
-            program,
-            version: number,
+            program: Program::chosen(),
             child: None,
             cgroup: format!(
                 "rf-cri-p{}n{}",
@@ -143,8 +160,8 @@ impl Containerd {
             sandboxes: Vec::new(),
             folder,
         };
-        containerd.write();
-        containerd
+        runtime.write();
+        runtime
     }
 
     fn write(&self) {
@@ -158,76 +175,46 @@ impl Containerd {
             let path = file(&format!("bin/{plugin}"), text);
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
         }
-        file(
-            "cni/10-test.conf",
-            r#"{"cniVersion":"0.4.0","name":"test","type":"fake"}"#,
-        );
+        // With a name of its own: CRI-O takes down what the machine's cache of results has of its network and it does not
+        // know, which would be the pods of another test.
+        let network = format!(r#"{{"cniVersion":"0.4.0","name":"{}","type":"fake"}}"#, self.cgroup);
+        file("cni/10-test.conf", &network);
         file("pause.rs", PAUSE);
         run(Command::new("sh")
             .args(["-c", MAKE_IMAGE])
             .env("IMAGE", IMAGE)
             .current_dir(self.folder.path()));
-        file("config.toml", &self.config());
-    }
-
-    /// Without CAP_SYS_RESOURCE a runtime cannot lower the OOM score of a sandbox, and says so in no clear words.
-    fn config(&self) -> String {
-        let folder = self.folder.path().display();
-        let nri = match &self.wishes.nri {
-            None => "disable = true\n".to_owned(),
-            Some(lines) => format!(
-                "socket_path = \"{folder}/nri.sock\"\nplugin_path = \"{folder}/nri/plugins\"\n\
-                 plugin_config_path = \"{folder}/nri/conf.d\"\n{lines}\n"
-            ),
-        };
-        let common = format!(
-            "root = \"{folder}/root\"\nstate = \"{folder}/state\"\n[grpc]\n  address = \"{folder}/containerd.sock\"\n"
-        );
-        if self.version >= 2 {
-            format!(
-                "version = 3\n{common}\
-                 [ttrpc]\n  address = \"{folder}/containerd.sock.ttrpc\"\n\
-                 [plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{IMAGE}\"\n\
-                 [plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n\
-                 [plugins.\"io.containerd.cri.v1.runtime\".cni]\n  bin_dirs = [\"{folder}/bin\"]\n  conf_dir = \"{folder}/cni\"\n\
-                 [plugins.\"io.containerd.nri.v1.nri\"]\n{nri}"
-            )
-        } else {
-            format!(
-                "version = 2\n{common}\
-                 [plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"{IMAGE}\"\n  restrict_oom_score_adj = true\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"{folder}/bin\"\n  conf_dir = \"{folder}/cni\"\n"
-            )
-        }
+        self.program.install(self.folder.path(), &self.wishes.nri);
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("containerd.sock")
+        self.folder.path().join("cri.sock")
     }
 
     pub fn nri_socket(&self) -> PathBuf {
         self.folder.path().join("nri.sock")
     }
 
-    /// The major version.
-    pub fn version(&self) -> u32 {
-        self.version
+    /// What it calls itself.
+    pub fn name(&self) -> &'static str {
+        self.program.name()
+    }
+
+    /// Whether each of several readers is told of every event.
+    pub fn broadcasts_events(&self) -> bool {
+        self.program.broadcasts_events()
     }
 
     /// Starts it and waits until sandboxes can be made.
     pub fn start(&mut self) {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let beside = self.program.parent().expect("a folder").display();
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.folder.path().join("log"))
             .expect("a log");
-        let child = Command::new(&self.program)
-            .arg("--config")
-            .arg(self.folder.path().join("config.toml"))
-            // Its own shim goes before the system's.
-            .env("PATH", format!("{beside}:{path}"))
+        let child = self
+            .program
+            .command(self.folder.path(), self.wishes.node.as_deref())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
@@ -239,12 +226,7 @@ impl Containerd {
             assert!(Instant::now() < deadline, "{status}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        let ctr = self.program.with_file_name("ctr");
-        run(Command::new(ctr)
-            .arg("-a")
-            .arg(self.socket())
-            .args(["-n", "k8s.io", "images", "import", "image.tar"])
-            .current_dir(self.folder.path()));
+        self.program.after_start(self.folder.path());
     }
 
     pub fn log(&self) -> String {
@@ -291,13 +273,7 @@ impl Containerd {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}", self.cgroup),
                 security_context: Some(SecurityContext {
-                    namespace_options: Some(NamespaceOption {
-                        network: match pod.network {
-                            Network::Pod => 0,
-                            Network::Node => 2,
-                        },
-                        pid: 1,
-                    }),
+                    namespace_options: Some(namespaces(pod)),
                 }),
             }),
         }
@@ -329,9 +305,18 @@ impl Containerd {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(ContainerConfig {
                 metadata: Some(ContainerMetadata { name: "main".into() }),
-                image: Some(ImageSpec { image: IMAGE.into() }),
+                image: Some(ImageSpec {
+                    image: IMAGE.into(),
+                    // CRI-O looks for its signature, whether one is wanted or not.
+                    user_specified_image: IMAGE.into(),
+                }),
                 command: vec!["/pause".into(), to.into()],
                 log_path: "main.log".into(),
+                linux: Some(LinuxContainerConfig {
+                    security_context: Some(ContainerSecurityContext {
+                        namespace_options: Some(namespaces(pod)),
+                    }),
+                }),
             }),
             sandbox_config: Some(self.sandbox_config(pod)),
         };
@@ -375,8 +360,19 @@ impl Containerd {
     }
 }
 
+fn namespaces(pod: &PodRequest) -> NamespaceOption {
+    NamespaceOption {
+        network: match pod.network {
+            Network::Pod => 0,
+            Network::Node => 2,
+        },
+        // Each container its own: one for the whole pod would need a process that holds it.
+        pid: 1,
+    }
+}
+
 /// Leaves no process, mount or control group.
-impl Drop for Containerd {
+impl Drop for ContainerRuntime {
     fn drop(&mut self) {
         if !self.sandboxes.is_empty() {
             if self.child.is_none() {
@@ -392,125 +388,18 @@ impl Drop for Containerd {
         };
         let here = PathBuf::from("/sys/fs/cgroup");
         for controller in controllers.flatten().map(|entry| entry.path()).chain([here]) {
+            let group = controller.join(&self.cgroup);
+            // CRI-O leaves those of sandboxes that were refused.
+            for below in fs::read_dir(&group).into_iter().flatten().flatten() {
+                drop(fs::remove_dir(below.path()));
+            }
             // Not every controller has it.
-            drop(fs::remove_dir(controller.join(&self.cgroup)));
+            drop(fs::remove_dir(group));
         }
     }
-}
-
-fn find(program: &str) -> PathBuf {
-    if program.contains('/') {
-        return program.into();
-    }
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .map(|folder| Path::new(folder).join(program))
-        .find(|candidate| candidate.exists())
-        .unwrap_or_else(|| panic!("{program} is not installed: apt-get install containerd runc"))
 }
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {output:?}");
-}
-
-// === Messages, with the numbers of the CRI's api.proto ===
-
-#[derive(Clone, PartialEq, Message)]
-struct Nothing {}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxId {
-    #[prost(string, tag = "1")]
-    id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RunPodSandboxRequest {
-    #[prost(message, optional, tag = "1")]
-    config: Option<PodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxConfig {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Metadata>,
-    #[prost(string, tag = "2")]
-    hostname: String,
-    #[prost(string, tag = "3")]
-    log_directory: String,
-    #[prost(btree_map = "string, string", tag = "6")]
-    labels: BTreeMap<String, String>,
-    #[prost(btree_map = "string, string", tag = "7")]
-    annotations: BTreeMap<String, String>,
-    #[prost(message, optional, tag = "8")]
-    linux: Option<LinuxPodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CreateContainerRequest {
-    #[prost(string, tag = "1")]
-    pod_sandbox_id: String,
-    #[prost(message, optional, tag = "2")]
-    config: Option<ContainerConfig>,
-    #[prost(message, optional, tag = "3")]
-    sandbox_config: Option<PodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ContainerConfig {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<ContainerMetadata>,
-    #[prost(message, optional, tag = "2")]
-    image: Option<ImageSpec>,
-    #[prost(string, repeated, tag = "3")]
-    command: Vec<String>,
-    #[prost(string, tag = "11")]
-    log_path: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ContainerMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ImageSpec {
-    #[prost(string, tag = "1")]
-    image: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Metadata {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    uid: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-    #[prost(uint32, tag = "4")]
-    attempt: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct LinuxPodSandboxConfig {
-    #[prost(string, tag = "1")]
-    cgroup_parent: String,
-    #[prost(message, optional, tag = "2")]
-    security_context: Option<SecurityContext>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SecurityContext {
-    #[prost(message, optional, tag = "1")]
-    namespace_options: Option<NamespaceOption>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NamespaceOption {
-    #[prost(int32, tag = "1")]
-    network: i32,
-    #[prost(int32, tag = "2")]
-    pid: i32,
 }

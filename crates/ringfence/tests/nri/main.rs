@@ -1,12 +1,14 @@
-//! Pods that start, on a real containerd with NRI: real sandboxes and containers, the agent's own program.
+//! Pods that start, on a real containerd or CRI-O with NRI: real sandboxes and containers, the agent's own program.
 //!
 //! ```text
 //! hack/e2e full                              # runs them among others; by hand:
-//! e2e/tools/build containerd
+//! e2e/tools/build containerd crio
 //! RINGFENCE_CONTAINERD=/var/cache/ringfence-e2e/bin/containerd cargo test -p ringfence --features nri --test nri
+//! RINGFENCE_CRIO=/var/cache/ringfence-e2e/bin/crio cargo test -p ringfence --features nri --test nri
 //! ```
 //!
-//! Needs root, runc, and a containerd 2.x with its shim and `ctr` beside it. Every pod has `eth0` and, on a second network,
+//! Needs root and runc, and a containerd 2.x with its shim and `ctr` beside it, or a CRI-O with `pinns` and `copyimg` beside
+//! it and conmon. The runtime is in a network namespace of its own, which stands for the node's. Every pod has `eth0` and, on a second network,
 //! `net1`; its only process sends datagrams to that network from its first instruction on. Whatever comes out at the other
 //! end is counted.
 
@@ -22,7 +24,7 @@ use common::{World, pod};
 use ringfence::start::TOLERATION;
 use ringfence_testkit::manifest::{Manifest, Policy};
 use ringfence_testkit::{NamedNetns, run_program};
-use runtime::{Containerd, Network, PodRequest, Wishes};
+use runtime::{ContainerRuntime, Network, Nri, PodRequest, Wishes};
 
 /// How long something may take that is to happen at all. No test measures it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,30 +74,32 @@ const COUNTING: &str = "table inet listener {
 struct Site {
     world: World,
     listener: NamedNetns,
-    containerd: Containerd,
+    node: NamedNetns,
+    runtime: ContainerRuntime,
 }
 
 impl Site {
     /// Everything but the agent.
-    fn new(name: &str, nri: &str) -> Self {
+    fn new(name: &str, nri: Nri) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let listener = format!("rf-nri-p{}n{count}", std::process::id());
+        let node = format!("{listener}-node");
         let plugin = PLUGIN.replace("LISTENER", &listener);
-        let listener = NamedNetns::create(&[listener])
-            .expect("a namespace")
-            .pop()
-            .expect("one");
+        let mut made = NamedNetns::create(&[listener, node]).expect("namespaces").into_iter();
+        let (listener, node) = (made.next().expect("one"), made.next().expect("another"));
         listener.nft(COUNTING).expect("counted");
-        let mut containerd = Containerd::prepare_with(Wishes {
+        let mut runtime = ContainerRuntime::prepare_with(Wishes {
             plugin,
-            nri: Some(nri.to_owned()),
+            nri,
+            node: Some(node.path()),
         });
-        containerd.start();
+        runtime.start();
         Self {
             world: World::new(name),
             listener,
-            containerd,
+            node,
+            runtime,
         }
     }
 
@@ -108,8 +112,8 @@ impl Site {
     fn start_agent_unready(&mut self, more: &[&str]) {
         let mut wrapper = vec![
             "env".to_owned(),
-            format!("RINGFENCE_NRI_SOCKET={}", self.containerd.nri_socket().display()),
-            format!("RINGFENCE_CRI_SOCKET={}", self.containerd.socket().display()),
+            format!("RINGFENCE_NRI_SOCKET={}", self.runtime.nri_socket().display()),
+            format!("RINGFENCE_CRI_SOCKET={}", self.runtime.socket().display()),
         ];
         wrapper.extend(more.iter().map(|text| (*text).to_owned()));
         self.world.start_through(&wrapper);
@@ -128,10 +132,10 @@ impl Site {
     /// Runs a pod. Its sandbox.
     fn run(&mut self, name: &str) -> String {
         let pod = request(name);
-        let sandbox = self.containerd.run_pod(&pod);
-        let sandbox = sandbox.unwrap_or_else(|status| panic!("{status}\n{}", self.containerd.log()));
-        let started = self.containerd.run_sender(&sandbox, &pod, TARGET);
-        started.unwrap_or_else(|status| panic!("{status}\n{}", self.containerd.log()));
+        let sandbox = self.runtime.run_pod(&pod);
+        let sandbox = sandbox.unwrap_or_else(|status| panic!("{status}\n{}", self.runtime.log()));
+        let started = self.runtime.run_sender(&sandbox, &pod, TARGET);
+        started.unwrap_or_else(|status| panic!("{status}\n{}", self.runtime.log()));
         sandbox
     }
 
@@ -220,7 +224,7 @@ fn silencing(apps: &[&str]) -> Vec<Manifest> {
 
 #[test]
 fn s129_the_first_process_of_an_isolated_pod_sends_nothing_on_its_second_network() {
-    let mut site = Site::new("first", "");
+    let mut site = Site::new("first", Nri::On);
     site.world.save("policies.yaml", &silencing(&["web", "late"]));
     site.world.save("pods.yaml", &[pod("web", "10.20.0.2")]);
     site.start_agent();
@@ -242,19 +246,20 @@ fn s129_the_first_process_of_an_isolated_pod_sends_nothing_on_its_second_network
         metric("ringfence_pod_start_seconds_sum")
     );
     let (_, ready) = site.world.get("/readyz?verbose");
-    assert!(ready.contains("[ok] nri: containerd"), "{ready}");
+    let connected = format!("[ok] nri: {}", site.runtime.name());
+    assert!(ready.contains(&connected), "{ready}");
 }
 
 #[test]
 fn a_restarted_runtime_is_met_again_and_pods_that_start_then_are_closed() {
-    let mut site = Site::new("restart", "");
+    let mut site = Site::new("restart", Nri::On);
     site.world.save("policies.yaml", &silencing(&["web", "next"]));
     site.start_agent();
     site.run("web");
     site.wait_dropped("web");
-    site.containerd.kill();
+    site.runtime.kill();
     site.world.wait_metric("ringfence_nri_up", Some(0.0));
-    site.containerd.start();
+    site.runtime.start();
     site.wait_asked(2.0);
     site.run("next");
     site.wait_dropped("next");
@@ -264,11 +269,11 @@ fn a_restarted_runtime_is_met_again_and_pods_that_start_then_are_closed() {
 
 #[test]
 fn without_the_agent_the_runtimes_validator_refuses_what_does_not_tolerate_it() {
-    let validator = format!(
-        "[plugins.\"io.containerd.nri.v1.nri\".default_validator]\nenable = true\nrequired_plugins = [\"ringfence\"]\n\
-         tolerate_missing_plugins_annotation = \"{TOLERATION}\""
-    );
-    let mut site = Site::new("required", &validator);
+    let requires = Nri::Requires {
+        plugin: "ringfence".into(),
+        annotation: TOLERATION.into(),
+    };
+    let mut site = Site::new("required", requires);
     site.world.save("policies.yaml", &silencing(&["web"]));
     site.start_agent();
     site.run("web");
@@ -276,9 +281,9 @@ fn without_the_agent_the_runtimes_validator_refuses_what_does_not_tolerate_it() 
     site.world.kill();
 
     let refused = request("refused");
-    let sandbox = site.containerd.run_pod(&refused).expect("nobody is asked");
+    let sandbox = site.runtime.run_pod(&refused).expect("nobody is asked");
     let status = site
-        .containerd
+        .runtime
         .run_sender(&sandbox, &refused, TARGET)
         .expect_err("refused");
     assert!(status.message().contains("required plugin \"ringfence\""), "{status}");
@@ -287,10 +292,8 @@ fn without_the_agent_the_runtimes_validator_refuses_what_does_not_tolerate_it() 
     // The agent's own pod.
     let mut tolerant = request("agent");
     tolerant.annotations.insert(TOLERATION.into(), "true".into());
-    let sandbox = site.containerd.run_pod(&tolerant).expect("nobody is asked");
-    site.containerd
-        .run_sender(&sandbox, &tolerant, TARGET)
-        .expect("tolerated");
+    let sandbox = site.runtime.run_pod(&tolerant).expect("nobody is asked");
+    site.runtime.run_sender(&sandbox, &tolerant, TARGET).expect("tolerated");
     site.wait_arriving();
 
     site.start_agent();
@@ -298,8 +301,32 @@ fn without_the_agent_the_runtimes_validator_refuses_what_does_not_tolerate_it() 
 }
 
 #[test]
+fn a_pod_on_the_nodes_network_starts_and_the_node_gets_no_rules() {
+    let mut site = Site::new("node", Nri::On);
+    // Were it a network of its own, both would be isolated.
+    site.world.save("policies.yaml", &silencing(&["host", "known"]));
+    let known = "apiVersion: v1\nkind: Pod\nmetadata: {name: known, namespace: shop, uid: uid-known, labels: {app: known}}\n\
+                 spec: {nodeName: n1, hostNetwork: true}\n";
+    site.world.folder.save("known.yaml", known).expect("saved");
+    site.start_agent();
+    for name in ["host", "known"] {
+        let pod = PodRequest {
+            network: Network::Node,
+            ..request(name)
+        };
+        let sandbox = site.runtime.run_pod(&pod);
+        sandbox.unwrap_or_else(|status| panic!("{name}: {status}"));
+    }
+    // After them in every queue.
+    site.run("free");
+    let rules = site.node.netns().run(|| run_program("nft", &["list", "ruleset"], ""));
+    assert_eq!(rules.expect("entered").expect("listed"), "");
+    assert_eq!(site.world.metric("ringfence_pod_start_refused_total"), Some(0.0));
+}
+
+#[test]
 fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
-    let mut site = Site::new("early", "");
+    let mut site = Site::new("early", Nri::On);
     let folder = tempfile::tempdir().expect("a folder");
     let kubeconfig = folder.path().join("kubeconfig");
     // Nobody answers there.
@@ -310,9 +337,9 @@ fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
         std::process::Command::new(common::PROGRAM)
             .args(["agent", "--node", "n1", "--source", "kube", "--listen", "off"])
             .arg("--nri-socket")
-            .arg(site.containerd.nri_socket())
+            .arg(site.runtime.nri_socket())
             .arg("--cri-socket")
-            .arg(site.containerd.socket())
+            .arg(site.runtime.socket())
             .env("KUBECONFIG", &kubeconfig)
             .env("NO_COLOR", "1")
             .stdin(std::process::Stdio::null())
@@ -331,7 +358,7 @@ fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
         }
     };
     ringfence_testkit::eventually(PATIENCE, "the connection", connected, String::new);
-    let status = site.containerd.run_pod(&request("web")).expect_err("refused");
+    let status = site.runtime.run_pod(&request("web")).expect_err("refused");
     assert!(
         status.message().contains("ringfence: nobody knows yet"),
         "{status}\n{}",
@@ -341,8 +368,8 @@ fn an_agent_that_knows_nothing_refuses_what_has_a_network_of_its_own() {
         network: Network::Node,
         ..request("host")
     };
-    site.containerd.run_pod(&host).expect("the node's network is not ours");
+    site.runtime.run_pod(&host).expect("the node's network is not ours");
     let mut tolerant = request("tolerant");
     tolerant.annotations.insert(TOLERATION.into(), "true".into());
-    site.containerd.run_pod(&tolerant).expect("tolerated");
+    site.runtime.run_pod(&tolerant).expect("tolerated");
 }
