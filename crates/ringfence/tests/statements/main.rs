@@ -10,5 +10,6 @@ mod fragments;
 mod life;
 mod networks;
 mod packets;
+mod running;
 mod state;
 mod world;
