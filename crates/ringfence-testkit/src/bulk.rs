@@ -71,7 +71,7 @@ impl Bulk {
         }
         let shared = Arc::new(Shared::default());
         // Long enough for a piece from any place of it. The high byte of a product looks random and repeats with the place.
-        let byte = |place: usize| (place % PERIOD * 40_503 >> 8).to_le_bytes()[0];
+        let byte = |place: usize| ((place % PERIOD * 40_503) >> 8).to_le_bytes()[0];
         let pattern: Arc<Vec<u8>> = Arc::new((0..PERIOD + PIECE).map(byte).collect());
         let spawn = |name: &str, stream: TcpStream, work: fn(TcpStream, &[u8], &Shared)| {
             let (shared, pattern) = (Arc::clone(&shared), Arc::clone(&pattern));
