@@ -74,7 +74,8 @@ impl Lane {
         run(&["compact", "--id", self.id()?]).map(drop)
     }
 
-    fn id(&self) -> Result<&str> {
+    /// What the cluster is called in names of this machine.
+    pub fn id(&self) -> Result<&str> {
         let name = self.folder.file_name().and_then(|name| name.to_str());
         name.with_context(|| format!("{} is no run's folder", self.folder.display()))
     }

@@ -9,9 +9,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use ringfence_testkit::Outcome;
+use anyhow::{Context as _, Result, bail};
 use ringfence_testkit::manifest::{self, Manifest};
+use ringfence_testkit::{Outcome, run_program};
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -209,19 +209,29 @@ impl Site {
         }
     }
 
+    /// Runs kubectl as the cluster's administrator, and gives what it printed.
+    pub fn kubectl(&self, words: &[&str]) -> Result<String> {
+        let program = self.lane.folder().join("kubectl");
+        run_program(&program.display().to_string(), words, "")
+    }
+
+    /// Nothing that a node's pods send reaches the API server any more, until the value is dropped. The node's kubelet and
+    /// its network plugins are not concerned.
+    pub fn cut_pods_off(&self, node: &str) -> Result<Cut> {
+        let netns = format!("/run/netns/rf-e2e-{}-{node}", self.lane.id()?);
+        let cut = Cut { netns };
+        // What a pod sends is forwarded, what the kubelet sends is not.
+        cut.nft(
+            "table inet cut-off {
+                chain forward { type filter hook forward priority -200; ip daddr 10.0.0.1 drop; }
+            }",
+        )?;
+        Ok(cut)
+    }
+
     /// What a node's kubelet says of itself and of its probes (`/metrics/probes`), asked over the API server.
     pub fn kubelet_metrics(&self, node: &str) -> Result<String> {
-        let path = format!("/api/v1/nodes/{node}/proxy/metrics/probes");
-        let output = Command::new(self.lane.folder().join("kubectl"))
-            .args(["get", "--raw", &path])
-            .output()
-            .context("run kubectl")?;
-        ensure!(
-            output.status.success(),
-            "GET {path}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics/probes")])
     }
 
     /// Waits until each of these has its outcome, all in one round.
@@ -241,6 +251,27 @@ impl Site {
                 Err(wrong.join("; "))
             }
         });
+    }
+}
+
+/// See [`Site::cut_pods_off`].
+#[derive(Debug)]
+pub struct Cut {
+    netns: String,
+}
+
+impl Cut {
+    fn nft(&self, script: &str) -> Result<String> {
+        let netns = format!("--net={}", self.netns);
+        run_program("nsenter", &[&netns, "nft", "-f", "-"], script)
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        if let Err(error) = self.nft("delete table inet cut-off") {
+            eprintln!("e2e: {}: {error:#}", self.netns);
+        }
     }
 }
 

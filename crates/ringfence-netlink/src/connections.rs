@@ -7,8 +7,9 @@
 //! (against 107). [`track_established`] puts entries the right way round into conntrack's table just before, so that
 //! the first packet under the ruleset already has its direction.
 //!
-//! Who opened a connection is no property of a socket. It is concluded from the others:
-//! * TCP in SYN_SENT was opened by the pod, in SYN_RECV by the peer.
+//! Who opened a connection is no property of a socket, but shows in what TCP has counted ([`crate::opener`]), which the pod's
+//! processes have no influence on. TCP in SYN_SENT was opened by the pod, in SYN_RECV by the peer. Where the counters tell nothing, it is
+//! concluded from the other sockets:
 //! * If something listens on the local port, at the local or at any address, then the peer opened. A listener on `::`
 //!   counts for IPv4 too unless it is limited to IPv6.
 //! * Without a listener (a server that takes no new connections but finishes the old ones) the peer opened if the local
@@ -19,6 +20,10 @@
 //!
 //! For UDP, a connected socket was opened by the pod unless a socket without a peer is bound to the same port, which is
 //! then the "listener" that accepted it; ports decide nothing more, since UDP servers rarely connect without one.
+//!
+//! These conclusions are within the pod's reach: who listens on the port that it calls from seems to have been called. That is
+//! why entries are made when a namespace gets rules and at no other time: later, a pod whose connection was revoked and
+//! forgotten would have it back by opening a listener.
 //!
 //! Left out are loopback and connections of the namespace to itself (they cross `lo`, which no ruleset judges), and
 //! TCP in TIME_WAIT: all data has arrived, what may still come is a repeated FIN. An entry that exists is left as it is.
@@ -37,7 +42,7 @@
 //!   rules stop the connection for good.
 //! * *Sockets that listen on behalf of others* (transparent proxies, `IP_TRANSPARENT`) are matched by port as others are.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -45,6 +50,7 @@ use crate::conntrack::{self, Entry, Phase};
 use crate::diag::{self, Socket, Transport};
 use crate::error::Error;
 use crate::link::Link;
+use crate::opener::{End, Reading};
 use crate::uapi::value as v;
 
 /// What [`track_established`] found and did.
@@ -67,7 +73,7 @@ pub struct Tracked {
 /// judges all connections, some perhaps by the wrong direction. [`Error::Lacks`] means that it will never work on this
 /// kernel; [`Error::Refused`] that entries were refused (the table is full: ENOMEM), while all others are made.
 ///
-/// Takes some microseconds and at most about 300 bytes per connection.
+/// Takes some microseconds and at most about 600 bytes per connection.
 pub fn track_established() -> Result<Tracked, Error> {
     let mut link = Link::open_to(libc::NETLINK_SOCK_DIAG).map_err(lacks_diagnosis)?;
     let mut connections = Vec::new();
@@ -77,6 +83,7 @@ pub fn track_established() -> Result<Tracked, Error> {
     for transport in Transport::ALL {
         connections.extend(ask(&mut link, transport, CONNECTED)?);
     }
+    look_again(&mut link, &mut connections)?;
     for transport in Transport::ALL {
         let states = match transport {
             Transport::Tcp => &[v::TCP_LISTEN],
@@ -113,6 +120,9 @@ const CONNECTED: &[u8] = &[
     v::TCP_CLOSING,
 ];
 
+/// Most further looks at connections that are busy.
+const LOOKS: usize = 6;
+
 /// Ports that Linux chooses by default.
 const CHOSEN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
@@ -122,6 +132,30 @@ fn ask(link: &mut Link, transport: Transport, states: &[u8]) -> Result<Vec<Socke
         Err(Error::Lacks(_)) if transport == Transport::Udp => Ok(Vec::new()),
         result => result,
     }
+}
+
+/// Further looks at TCP connections, as long as one of them does not say for sure who opened it.
+fn look_again(link: &mut Link, connections: &mut [Socket]) -> Result<(), Error> {
+    let open = |socket: &Socket| {
+        let told = matches!(socket.state, v::TCP_SYN_SENT | v::TCP_SYN_RECV);
+        socket.transport == Transport::Tcp && !told && socket.opened.opener().is_none()
+    };
+    for _ in 0..LOOKS {
+        if !connections.iter().any(open) {
+            break;
+        }
+        let ends = |socket: &Socket| (socket.local, socket.remote);
+        let next: HashMap<_, Reading> = ask(link, Transport::Tcp, CONNECTED)?
+            .iter()
+            .map(|socket| (ends(socket), socket.opened))
+            .collect();
+        for socket in connections.iter_mut().filter(|socket| open(socket)) {
+            if let Some(reading) = next.get(&ends(socket)) {
+                socket.opened = socket.opened.then(*reading);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn lacks_diagnosis(error: Error) -> Error {
@@ -226,8 +260,11 @@ fn peer_opened(socket: &Socket, listeners: &Listeners, chosen: &RangeInclusive<u
         (Transport::Tcp, v::TCP_SYN_SENT) => false,
         (Transport::Tcp, v::TCP_SYN_RECV) => true,
         (Transport::Tcp, _) => {
-            let (local, remote) = (socket.local.port(), socket.remote.port());
-            listeners.accept(socket) || (!chosen.contains(&local) && chosen.contains(&remote))
+            let concluded = || {
+                let (local, remote) = (socket.local.port(), socket.remote.port());
+                listeners.accept(socket) || (!chosen.contains(&local) && chosen.contains(&remote))
+            };
+            socket.opened.opener().map_or_else(concluded, |end| end == End::Remote)
         }
     }
 }
@@ -268,6 +305,7 @@ mod tests {
             remote: remote.parse().unwrap(),
             state,
             dual: false,
+            opened: Reading::Unknown,
         }
     }
 
@@ -329,6 +367,22 @@ mod tests {
         ] {
             check(&[], &[socket(transport, local, remote, v::TCP_ESTABLISHED)], expected);
         }
+    }
+
+    #[test]
+    fn s105_what_tcp_has_counted_goes_before_ports_and_listeners() {
+        let listening = [listener(Transport::Tcp, "0.0.0.0:80", false)];
+        let opened = |local, end| Socket {
+            opened: Reading::Sure(end),
+            ..socket(Transport::Tcp, local, "10.0.0.2:40000", v::TCP_ESTABLISHED)
+        };
+        check(&listening, &[opened("10.0.0.1:80", End::Local)], ">");
+        check(&[], &[opened("10.0.0.1:40000", End::Remote)], "<");
+        let unsure = Socket {
+            opened: Reading::Unsure(End::Local),
+            ..opened("10.0.0.1:80", End::Local)
+        };
+        check(&listening, &[unsure], "<");
     }
 
     #[test]

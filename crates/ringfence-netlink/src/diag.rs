@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::error::Error;
 use crate::link::Link;
+use crate::opener::Reading;
 use crate::uapi::{attribute as a, message as m, value as v};
 use crate::wire::{Attributes, Malformed, Message};
 
@@ -44,6 +45,8 @@ pub(crate) struct Socket {
     pub(crate) state: u8,
     /// Of family IPv6 and not limited to it.
     pub(crate) dual: bool,
+    /// Who opened the connection, of TCP.
+    pub(crate) opened: Reading,
 }
 
 /// All sockets of a transport that are in one of these states. [`Error::Lacks`] where the kernel cannot tell.
@@ -55,6 +58,8 @@ pub(crate) fn sockets(link: &mut Link, transport: Transport, states: &[u8]) -> R
         // struct inet_diag_req_v2: which sockets, then all zero where it would name a single one.
         let mut request = [0; 56];
         request[..2].copy_from_slice(&[family, transport.number()]);
+        // With what TCP counts: a bit for each attribute that is not always there.
+        request[2] = 1 << (a::INET_DIAG_INFO - 1);
         request[4..8].copy_from_slice(&mask.to_ne_bytes());
         let before = all.len();
         for _ in 0..ATTEMPTS {
@@ -90,13 +95,18 @@ pub(crate) fn parse(transport: Transport, message: &Message<'_>) -> Result<Optio
         return Ok(None);
     }
     let (fixed, attributes) = message.payload.split_first_chunk::<MESSAGE>().ok_or(Malformed)?;
-    // family, state, timer, retransmissions, ports, addresses of 16 bytes each, then what is of no interest here.
+    // family, state, timer, retransmissions, ports, addresses of 16 bytes each, then little that is of interest here.
     let (family, state) = (fixed[0], fixed[1]);
     let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
-    let mut only_v6 = false;
+    let queued = u32::from_ne_bytes([fixed[60], fixed[61], fixed[62], fixed[63]]);
+    let (mut only_v6, mut opened) = (false, Reading::Unknown);
     for attribute in Attributes(attributes) {
-        if let (a::INET_DIAG_SKV6ONLY, payload) = attribute? {
-            only_v6 = payload != [0];
+        match attribute? {
+            (a::INET_DIAG_SKV6ONLY, payload) => only_v6 = payload != [0],
+            (a::INET_DIAG_INFO, payload) if transport == Transport::Tcp => {
+                opened = Reading::new(state, queued, payload);
+            }
+            _ => {}
         }
     }
     Ok(Some(Socket {
@@ -105,6 +115,7 @@ pub(crate) fn parse(transport: Transport, message: &Message<'_>) -> Result<Optio
         remote: SocketAddr::new(address(family, &fixed[24..40])?, port(6)),
         state,
         dual: family == v::NFPROTO_IPV6 && !only_v6,
+        opened,
     }))
 }
 

@@ -26,6 +26,7 @@ mod golden;
 pub mod kernel;
 mod link;
 mod notify;
+mod opener;
 mod probe;
 mod read;
 mod rule;

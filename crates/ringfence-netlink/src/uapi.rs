@@ -134,6 +134,7 @@ pub(crate) mod attribute {
     pub(crate) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
     pub(crate) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 
+    pub(crate) const INET_DIAG_INFO: u16 = 2;
     pub(crate) const INET_DIAG_SKV6ONLY: u16 = 11;
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use common::vocabulary::{accept, address, interface, name};
@@ -514,6 +514,42 @@ fn s105_a_listener_that_is_gone_makes_no_difference() {
     });
 }
 
+/// Whatever listens on its port, and whichever ports they are.
+#[test]
+fn s105_who_has_opened_cannot_be_hidden() {
+    pair(|pair| {
+        // The pod calls from a port on which it listens.
+        let waits = pair.in_peer(|| TcpListener::bind((PEER, 50_000)).unwrap());
+        let [listener, caller] = [(); 2].map(|()| sharing(libc::SOCK_STREAM, libc::SO_REUSEPORT, POD, 80));
+        let to = sockaddr(PEER, 50_000);
+        // SAFETY: live descriptors, and a pointer to a live value of the length given, of the type that the kernel reads here.
+        unsafe {
+            assert_eq!(libc::listen(listener.as_raw_fd(), 8), 0);
+            let length = size(size_of_val(&to));
+            assert_eq!(libc::connect(caller.as_raw_fd(), (&raw const to).cast(), length), 0);
+        }
+        let (peer, _) = waits.accept().unwrap();
+        let flow = Flow::new((caller.into(), peer, waits), false);
+        // With everything that can be on its way, in both directions.
+        for sender in [Sender::Pod, Sender::Peer] {
+            Transfer::new(&flow, sender, MUCH).fill();
+        }
+        let mut enforcer = isolate(OUTBOUND, Isolation::None, NOBODY);
+        let before = denied(&mut enforcer);
+        until("the drop", || (denied(&mut enforcer) >= before + 3).then_some(()));
+        drop(listener);
+    });
+    pair(|pair| {
+        // A server on a port that might have been chosen for a caller, and which takes nobody else.
+        let listener = TcpListener::bind((POD, 40_000)).unwrap();
+        let client = pair.in_peer(|| TcpStream::connect((POD, 40_000)).unwrap());
+        let (server, _) = listener.accept().unwrap();
+        drop(listener);
+        assert_eq!(track_established().unwrap(), INBOUND);
+        drop((client, server));
+    });
+}
+
 #[test]
 fn s107_half_closed_connections_go_on() {
     pair(|pair| {
@@ -636,36 +672,47 @@ fn s105_connected_udp_sockets() {
 
 /// A UDP socket that shares its port with others that want so too.
 fn bound_for_sharing(local: &str, port: u16) -> UdpSocket {
-    use std::os::fd::FromRawFd;
-    let IpAddr::V4(local) = address(local) else {
-        panic!("IPv4")
-    };
+    sharing(libc::SOCK_DGRAM, libc::SO_REUSEADDR, local, port).into()
+}
+
+/// A socket that is bound with this option.
+fn sharing(kind: libc::c_int, option: libc::c_int, local: &str, port: u16) -> OwnedFd {
     let one: libc::c_int = 1;
-    let size = |bytes: usize| libc::socklen_t::try_from(bytes).expect("small");
     // SAFETY: no pointers; the result is checked and owned by nothing else.
     let socket = unsafe {
-        let raw = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let raw = libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, 0);
         assert!(raw >= 0);
-        UdpSocket::from_raw_fd(raw)
+        OwnedFd::from_raw_fd(raw)
     };
-    let target = libc::sockaddr_in {
+    let target = sockaddr(local, port);
+    // SAFETY: the pointers are to live values of the lengths given, of the types that the kernel reads here.
+    unsafe {
+        let length = size(size_of_val(&one));
+        let pointer = (&raw const one).cast();
+        let set = libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, length);
+        assert_eq!(set, 0);
+        let length = size(size_of_val(&target));
+        assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const target).cast(), length), 0);
+    }
+    socket
+}
+
+fn sockaddr(text: &str, port: u16) -> libc::sockaddr_in {
+    let IpAddr::V4(local) = address(text) else {
+        panic!("IPv4")
+    };
+    libc::sockaddr_in {
         sin_family: libc::sa_family_t::try_from(libc::AF_INET).expect("small"),
         sin_port: port.to_be(),
         sin_addr: libc::in_addr {
             s_addr: u32::from(local).to_be(),
         },
         sin_zero: [0; 8],
-    };
-    // SAFETY: the pointers are to live values of the lengths given, of the types that the kernel reads here.
-    unsafe {
-        let (level, option) = (libc::SOL_SOCKET, libc::SO_REUSEADDR);
-        let length = size(size_of_val(&one));
-        let set = libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const one).cast(), length);
-        assert_eq!(set, 0);
-        let length = size(size_of_val(&target));
-        assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const target).cast(), length), 0);
     }
-    socket
+}
+
+fn size(bytes: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(bytes).expect("small")
 }
 
 #[test]

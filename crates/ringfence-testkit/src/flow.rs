@@ -59,15 +59,7 @@ struct State {
 impl Flow {
     /// Connects along the path, which must be open, to a listener that it opens there, and waits for the first numbers.
     pub fn open(path: &Path, load: Load) -> Result<Self> {
-        let listener = path.to.run(|| -> Result<OwnedFd> {
-            let fd = socket::open(Kind::Tcp, path.target.ip(), None)?;
-            socket::bind_shared(&fd, path.target)?;
-            listen(&fd, Backlog::new(8)?).with_context(|| format!("listen on {}", path.target))?;
-            Ok(fd)
-        })??;
-        let client = connect(path)?;
-        wait_for(&listener, PollFlags::POLLIN, LIMIT).context("wait for the connection")?;
-        let (server, _): (TcpStream, SocketAddr) = TcpListener::from(listener).accept().context("accept")?;
+        let (client, server, _) = pair(path)?;
         let (sender, receiver) = match load {
             Load::Upload => (client, server),
             Load::Download => (server, client),
@@ -190,6 +182,21 @@ impl Shared {
     }
 }
 
+/// Both ends of a connection along an open path, the client's and the server's, and the listener that was opened for it.
+pub(crate) fn pair(path: &Path) -> Result<(TcpStream, TcpStream, TcpListener)> {
+    let listener = path.to.run(|| -> Result<OwnedFd> {
+        let fd = socket::open(Kind::Tcp, path.target.ip(), None)?;
+        socket::bind_shared(&fd, path.target)?;
+        listen(&fd, Backlog::new(8)?).with_context(|| format!("listen on {}", path.target))?;
+        Ok(fd)
+    })??;
+    let client = connect(path)?;
+    wait_for(&listener, PollFlags::POLLIN, LIMIT).context("wait for the connection")?;
+    let listener = TcpListener::from(listener);
+    let (server, _): (TcpStream, SocketAddr) = listener.accept().context("accept")?;
+    Ok((client, server, listener))
+}
+
 /// A connection along an open path.
 fn connect(path: &Path) -> Result<TcpStream> {
     let client = path.from.run(|| -> Result<OwnedFd> {
@@ -262,7 +269,7 @@ fn receive_numbers(mut stream: TcpStream, shared: &Shared) {
 }
 
 /// The time-out that lets the thread look whether it shall end.
-fn is_patience(error: &std::io::Error) -> bool {
+pub(crate) fn is_patience(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted

@@ -25,11 +25,12 @@
 //! nodes), `…-node1`, and one per pod `…-<namespace>.<name>`. What a killed run left behind is removed by [`sweep`], which
 //! every process does once before its first topology.
 //!
-//! Reading order: [`Topology`], [`PodSpec`], [`Path`], [`Echo`], [`Probe`], [`Matrix`], then [`Flow`], [`Stream`],
-//! [`frame`], [`packet`], [`manifest`], [`Agent`].
+//! Reading order: [`Topology`], [`PodSpec`], [`Path`], [`Echo`], [`Probe`], [`Matrix`], then [`Flow`], [`Bulk`],
+//! [`Stream`], [`frame`], [`packet`], [`manifest`], [`Agent`].
 
 mod agent;
 mod barrage;
+mod bulk;
 mod command;
 mod echo;
 mod flow;
@@ -52,6 +53,7 @@ mod yaml;
 
 pub use agent::{Agent, ManifestFolder, Response, free_port, http_get};
 pub use barrage::{Barrage, Must, Tally};
+pub use bulk::Bulk;
 pub use command::run as run_program;
 pub use echo::Echo;
 pub use flow::{Flow, Load};

@@ -42,18 +42,18 @@ impl Stream {
     /// Starts to send along the path to a receiver that it opens there. The path may be closed. A thread sleeps some 50 µs
     /// longer than asked, so 200 µs gives about 4,000 datagrams a second.
     pub fn start(path: &Path, every: Duration) -> Result<Self> {
-        let receiver = path.to.run(|| -> Result<OwnedFd> {
-            let fd = socket::open(Kind::Udp, path.target.ip(), None)?;
-            socket::bind_shared(&fd, path.target)?;
-            Ok(fd)
-        })??;
-        let sender = path.from.run(|| -> Result<OwnedFd> {
-            let fd = socket::open(Kind::Udp, path.source, path.interface.as_deref())?;
-            socket::bind_source(&fd, path.source)?;
-            socket::start_connect(&fd, path.target).with_context(|| format!("stream {}", path.label))?;
-            Ok(fd)
-        })??;
-        let (sender, receiver) = (UdpSocket::from(sender), UdpSocket::from(receiver));
+        let (client, server) = ends(path)?;
+        Self::between(client, server, every)
+    }
+
+    /// The same from the end of the path to its beginning, where a client has connected a socket and says nothing.
+    pub fn start_back(path: &Path, every: Duration) -> Result<Self> {
+        let (client, server) = ends(path)?;
+        server.connect(client.local_addr()?)?;
+        Self::between(server, client, every)
+    }
+
+    fn between(sender: UdpSocket, receiver: UdpSocket, every: Duration) -> Result<Self> {
         receiver.set_nonblocking(false)?;
         receiver.set_read_timeout(Some(PATIENCE))?;
         let shared = Arc::new(Shared::default());
@@ -74,6 +74,13 @@ impl Stream {
         let datagrams = self.datagrams();
         let arrived = datagrams.iter().filter(|it| it.arrived.is_some()).count();
         (datagrams.len(), arrived)
+    }
+
+    /// How many of those that were sent before `until` have not arrived.
+    pub fn missing(&self, until: Instant) -> usize {
+        let datagrams = self.datagrams();
+        let sent = datagrams.partition_point(|it| it.sent < until);
+        datagrams[..sent].iter().filter(|it| it.arrived.is_none()).count()
     }
 
     /// Waits until the stream is blocked after `since`: nothing that was sent during the last `quiet` has arrived.
@@ -144,6 +151,22 @@ impl Drop for Stream {
             }
         }
     }
+}
+
+/// Sockets at both ends of a path: one that is connected, and the one that it is connected to.
+fn ends(path: &Path) -> Result<(UdpSocket, UdpSocket)> {
+    let server = path.to.run(|| -> Result<OwnedFd> {
+        let fd = socket::open(Kind::Udp, path.target.ip(), None)?;
+        socket::bind_shared(&fd, path.target)?;
+        Ok(fd)
+    })??;
+    let client = path.from.run(|| -> Result<OwnedFd> {
+        let fd = socket::open(Kind::Udp, path.source, path.interface.as_deref())?;
+        socket::bind_source(&fd, path.source)?;
+        socket::start_connect(&fd, path.target).with_context(|| format!("stream {}", path.label))?;
+        Ok(fd)
+    })??;
+    Ok((client.into(), server.into()))
 }
 
 fn send(socket: &UdpSocket, shared: &Shared, every: Duration) {

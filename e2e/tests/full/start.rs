@@ -7,10 +7,9 @@ use ringfence_e2e::{PORT, RealPod, Site, eventually};
 use ringfence_testkit::manifest::{Policy, pods};
 use serde_json::{Value, json};
 
-/// Runs a pod whose only process connects to an address at once, and gives up after two seconds: how it has ended, and with
-/// which words.
-fn first_act(site: &Site, name: &str, app: &str, to: IpAddr) -> (String, String) {
-    let object = json!({
+/// A pod whose only process connects to an address at once, and gives up after two seconds.
+fn connecting(site: &Site, name: &str, app: &str, to: IpAddr) -> Value {
+    json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": site.name, "labels": {"app": app},
             "annotations": {"k8s.v1.cni.cncf.io/networks": "mv"}},
@@ -21,10 +20,13 @@ fn first_act(site: &Site, name: &str, app: &str, to: IpAddr) -> (String, String)
                 "args": ["connect", format!("{to}:{PORT}"), "--timeout=2s"],
                 "terminationMessagePolicy": "FallbackToLogsOnError"}],
         },
-    });
-    site.api.create(&object).expect("created");
-    eventually(&format!("pod {name} has ended"), || {
-        let pod = site.api.get(&object).map_err(|error| format!("{error:#}"))?;
+    })
+}
+
+/// How such a pod has ended, and with which words.
+fn ended(site: &Site, object: &Value) -> (String, String) {
+    eventually(&format!("pod {} has ended", object["metadata"]["name"]), || {
+        let pod = site.api.get(object).map_err(|error| format!("{error:#}"))?;
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
         let phase = text(&pod["status"]["phase"]);
         let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -33,6 +35,13 @@ fn first_act(site: &Site, name: &str, app: &str, to: IpAddr) -> (String, String)
             _ => Err(pod["status"].to_string()),
         }
     })
+}
+
+/// Runs such a pod.
+fn first_act(site: &Site, name: &str, app: &str, to: IpAddr) -> (String, String) {
+    let object = connecting(site, name, app, to);
+    site.api.create(&object).expect("created");
+    ended(site, &object)
 }
 
 #[test]
@@ -67,4 +76,102 @@ fn s129_the_first_process_of_an_isolated_pod_reaches_only_what_it_may() {
     // The same process, where nothing isolates it, and where the policy lets it.
     assert_eq!(first_act(&site, "free", "free", denied.on("net1")).0, "Succeeded");
     assert_eq!(first_act(&site, "granted", "web", allowed.on("net1")).0, "Succeeded");
+}
+
+const AGENTS: [&str; 6] = [
+    "-n",
+    "ringfence-system",
+    "-l",
+    "app.kubernetes.io/name=ringfence",
+    "--field-selector",
+    "spec.nodeName=node1",
+];
+
+/// Replaces node1's agent, and waits until the runtime asks the new one.
+fn replace_agent(site: &Site) {
+    let get = |path: &str| {
+        let output = format!("jsonpath={path}");
+        let words = [&["get", "pods"][..], &AGENTS, &["-o", &output]].concat();
+        site.kubectl(&words).map_err(|error| format!("{error:#}"))
+    };
+    let before = get("{.items[*].metadata.uid}").expect("the agent's pod");
+    let words = [&["delete", "pods", "--now"][..], &AGENTS].concat();
+    site.kubectl(&words).expect("deleted");
+    eventually("another agent is asked", || {
+        let uid = get("{.items[*].metadata.uid}")?;
+        if uid.is_empty() || uid.contains(&*before) {
+            return Err(format!("{before} {uid}"));
+        }
+        let log = site.kubectl(&[
+            "logs",
+            "-n",
+            "ringfence-system",
+            get("{.items[0].metadata.name}")?.as_str(),
+        ]);
+        match log.map_err(|error| format!("{error:#}"))? {
+            log if log.contains("NRI is connected") => Ok(()),
+            log => Err(log),
+        }
+    });
+}
+
+#[test]
+fn a_start_that_is_refused_tells_why_and_succeeds_by_itself_when_the_pod_can_be_closed() {
+    let site = Site::alone("refused");
+    let net = site.macvlan("mv");
+    let denied: RealPod = site.pod("node2", "denied", &["mv"]);
+    site.apply(
+        &Policy::multi(&format!("{}/guard", site.name), &[&net])
+            .select(&[("app", "web")])
+            .isolate_egress()
+            .manifest(),
+    );
+    // An agent that cannot know whether a policy isolates a pod.
+    let cut = site.cut_pods_off("node1").expect("cut off");
+    replace_agent(&site);
+    let refused = [("web", "web"), ("free", "free")].map(|(name, app)| {
+        let object = connecting(&site, name, app, denied.on("net1"));
+        site.api.create(&object).expect("created");
+        (name, object)
+    });
+    for (name, object) in &refused {
+        // What people see of it. That the kubelet tries again is shown by what follows.
+        let described = eventually(&format!("{name} is refused"), || {
+            let words = ["describe", "pod", "-n", &site.name, name];
+            let text = site.kubectl(&words).map_err(|error| format!("{error:#}"))?;
+            if text.contains("FailedCreatePodSandBox") {
+                Ok(text)
+            } else {
+                Err(text)
+            }
+        });
+        let words = "ringfence: nobody knows yet whether policies isolate this pod, because the agent has not read everything \
+            from its source (kube) since it started";
+        assert!(described.contains(words), "{described}");
+        let pod = site.api.get(object).expect("the pod");
+        assert_eq!(pod["status"]["phase"], "Pending", "{pod}");
+        let container = &pod["status"]["containerStatuses"][0];
+        assert!(
+            container["state"]["running"].is_null() && container["state"]["terminated"].is_null(),
+            "{pod}"
+        );
+    }
+    // Whoever may start unprotected in such a moment says so.
+    let mut exempt = connecting(&site, "exempt", "free", denied.on("net1"));
+    exempt["metadata"]["annotations"]["ringfence/unprotected-start"] = "true".into();
+    site.api.create(&exempt).expect("created");
+    assert_eq!(ended(&site, &exempt).0, "Succeeded");
+
+    // Nobody touches the pods any more.
+    drop(cut);
+    let [(_, web), (_, free)] = &refused;
+    assert_eq!(
+        ended(&site, web),
+        ("Failed".into(), "TIMEOUT".into()),
+        "closed before its first process"
+    );
+    assert_eq!(ended(&site, free).0, "Succeeded");
+    let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "pods"];
+    site.kubectl(&[&ready[..], &AGENTS].concat())
+        .expect("the agent is ready");
 }

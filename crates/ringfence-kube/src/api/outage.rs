@@ -27,11 +27,17 @@ enum News {
 }
 
 impl Outage {
-    /// A watch does not work.
-    pub(super) fn down(&mut self, stream: Stream, trouble: &Trouble, now: Instant) {
+    /// A watch does not work. `synced`: all of them have delivered everything once.
+    pub(super) fn down(&mut self, stream: Stream, trouble: &Trouble, synced: bool, now: Instant) {
         let error = trouble.to_string();
         let (watch, error) = (stream.as_str(), error.as_str());
         match self.enter(stream, now) {
+            // Who knows a part only would close what is allowed and open what is not (statement 140).
+            News::Begins if !synced => warn!(
+                watch,
+                error,
+                "The API server does not answer: until it has delivered everything once, no pod's rules are touched"
+            ),
             News::Begins => warn!(
                 watch,
                 error, "The API server does not answer: what the watches delivered stays in force"

@@ -249,7 +249,10 @@ impl Runner {
                 self.start(stream, out);
                 return;
             }
-            Trouble::Failed(_) => self.outage.down(stream, &trouble, Instant::now().into_std()),
+            Trouble::Failed(_) => {
+                self.outage
+                    .down(stream, &trouble, self.synced, Instant::now().into_std());
+            }
             Trouble::NotInstalled | Trouble::Forbidden(_) | Trouble::Selector(_) => self.say(stream, &trouble),
         }
         self.set_state(stream, State::Troubled(trouble));

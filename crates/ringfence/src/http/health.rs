@@ -57,7 +57,10 @@ fn text(snapshot: &Snapshot, watches: &[Health], ready: bool, verbose: bool) -> 
     if !snapshot.synced {
         line(
             "pending",
-            &format!("source {}: it has not delivered everything once", snapshot.source),
+            &format!(
+                "source {}: it has not delivered everything once; until then no pod's rules are touched",
+                snapshot.source
+            ),
         );
     } else if verbose {
         line("ok", &format!("source {}", snapshot.source));

@@ -376,7 +376,8 @@ async fn readiness_names_what_is_pending() {
     let (status, body) = get(unsynced, "/readyz", None).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(
-        body.starts_with("not ready\n[pending] source dir:/etc/manifests:"),
+        body.starts_with("not ready\n[pending] source dir:/etc/manifests:")
+            && body.contains("no pod's rules are touched"),
         "{body}"
     );
 

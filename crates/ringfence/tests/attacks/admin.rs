@@ -161,6 +161,54 @@ fn open_rewriting_after_the_rules() {
     });
 }
 
+/// A hook takes 1,024 chains: as many of the pod's own as there is room for.
+fn fill(world: &World, hooks: &[&str]) {
+    for (number, hook) in hooks.iter().enumerate() {
+        let family = if hook.starts_with("egress") { "netdev" } else { "inet" };
+        let chain = |name: u32| {
+            format!("add chain {family} full{number} c{name} {{ type filter hook {hook} priority 400; }}\n")
+        };
+        let table = format!("add table {family} full{number}\n");
+        let most: String = (0..900).map(chain).collect();
+        world.attacker.nft(&(table + &most)).expect("room for these");
+        let refused = (900..1100).find(|name| world.attacker.nft(&chain(*name)).is_err());
+        assert!(refused.is_some(), "{hook} has room for more");
+    }
+}
+
+#[test]
+fn closed_hooks_without_room_beside_the_rules() {
+    let world = World::new("full");
+    fill(&world, &["prerouting", "output", "postrouting", "egress device net1"]);
+    world.closed("as many chains as there may be", || world.send_forbidden("net1"));
+}
+
+#[test]
+fn open_hooks_without_room_before_the_first_rules() {
+    let mut world = World::new("first");
+    let mut guard = Vec::new();
+    world.save(|objects| {
+        guard = objects
+            .extract_if(.., |it| it.0["kind"] == "MultiNetworkPolicy")
+            .collect();
+    });
+    world.eventually("no policy", || {
+        let rules = world.rules();
+        if rules.is_empty() { Ok(()) } else { Err(rules) }
+    });
+    fill(&world, &["postrouting"]);
+    world.save(|objects| objects.append(&mut guard));
+    world.eventually("it is told", || {
+        let pods = world.get("/pods?output=json");
+        if pods.contains("\"failed\"") && pods.contains("E2BIG") {
+            Ok(())
+        } else {
+            Err(pods)
+        }
+    });
+    world.open("not even the closed rules find room", || world.send_forbidden("net1"));
+}
+
 fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

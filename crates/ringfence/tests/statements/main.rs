@@ -10,5 +10,7 @@ mod fragments;
 mod life;
 mod networks;
 mod packets;
+mod refused;
+mod running;
 mod state;
 mod world;

@@ -125,7 +125,7 @@ impl World {
     }
 
     /// Ends the agent as a crash would, lets `meanwhile` happen, and starts another one.
-    pub fn crash(&mut self, meanwhile: impl FnOnce(&Self)) {
+    pub fn crash(&mut self, meanwhile: impl FnOnce(&mut Self)) {
         self.agent.take().expect("the agent runs").kill().expect("it ends");
         meanwhile(self);
         self.start(&[]);
@@ -202,11 +202,8 @@ impl World {
     /// Puts these policies in force, and those that were before out of it.
     #[track_caller]
     pub fn policies(&mut self, policies: &[Policy]) {
-        self.objects.retain(|key, _| !key.contains("NetworkPolicy "));
-        for policy in policies {
-            self.put(policy.manifest());
-        }
-        self.settle();
+        self.leave(policies);
+        self.wait();
     }
 
     /// Tells the agent about all changes at once, and waits until each of them is in force.
@@ -214,6 +211,15 @@ impl World {
     pub fn settle(&mut self) {
         self.write();
         self.wait();
+    }
+
+    /// Writes these policies and no others, for an agent that starts later.
+    pub fn leave(&mut self, policies: &[Policy]) {
+        self.objects.retain(|key, _| !key.contains("NetworkPolicy "));
+        for policy in policies {
+            self.put(policy.manifest());
+        }
+        self.write();
     }
 
     /// Writes the objects, with a policy that selects nobody and tells by its name which state this is.
