@@ -75,6 +75,7 @@ impl Controller {
                 self.names.remove(&name);
             }
         }
+        self.forget_ending(&name.namespace);
         info!(
             pod = name.to_string().as_str(),
             uid = pod.as_str(),
@@ -151,7 +152,7 @@ impl Controller {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 // Nor is anything written before it is known what is there, where that may have to stay.
-                if target.facts_known && self.unread.is_empty() {
+                if target.facts_known && self.doubts.about(&target.pod.name).is_none() {
                     applier.mailbox().enforce(target.give(), target.stamp.take());
                 }
                 target.phase = Phase::Opening(applier);
@@ -281,7 +282,8 @@ impl Controller {
                 }
                 target.facts_known = true;
                 target.has_rules = found.is_some();
-                target.note_found(id, found.filter(|_| !self.unread.is_empty()));
+                let doubt = self.doubts.about(&target.pod.name);
+                target.note_found(id, found.filter(|_| doubt.is_some()));
                 // What the watcher has seen before may be another one, and its number is free for the next: now that this
                 // one is held, the watcher is to say anew what is there.
                 if let Ok(path) = target.path.clone() {
@@ -335,14 +337,18 @@ impl Controller {
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
+        let doubt = self.doubts.about(&target.pod.name);
+        if let Phase::Live(applier, _) = &target.phase
+            && let Some(doubt) = target.must_hold(doubt)
+        {
+            applier.mailbox().keep();
+            target.hold(doubt);
+            return;
+        }
         match &target.phase {
             Phase::Live(..) if target.nothing_to_do() => {
                 self.gate.needs_nothing(pod);
                 target.retire();
-            }
-            Phase::Live(applier, _) if target.must_hold(&self.unread) => {
-                applier.mailbox().keep();
-                target.hold(&self.unread);
             }
             Phase::Live(applier, _) => {
                 let mailbox = Arc::clone(applier.mailbox());
@@ -353,7 +359,7 @@ impl Controller {
                 }
                 mailbox.enforce(target.give(), target.stamp.take());
             }
-            Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
+            Phase::Opening(applier) if target.facts_known && doubt.is_none() => {
                 let mailbox = Arc::clone(applier.mailbox());
                 mailbox.enforce(target.give(), target.stamp.take());
             }

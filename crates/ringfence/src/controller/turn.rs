@@ -104,7 +104,7 @@ impl Controller {
                 self.report(&change);
             }
             Update::Synced { unread } => {
-                self.unread = unread;
+                self.doubts.unread = unread;
                 self.source_synced(now);
             }
             Update::Unread(unread) => self.unread_changed(unread),
@@ -127,7 +127,10 @@ impl Controller {
                 }
             }
             Object::Policy(_) => self.note(Cause::Policy, now),
-            Object::Namespace(_) => self.note(Cause::Namespace, now),
+            Object::Namespace(namespace) => {
+                self.note(Cause::Namespace, now);
+                self.note_namespace(&namespace.name, Some(namespace));
+            }
             Object::Network(_) => self.note(Cause::Network, now),
         }
         self.roster.apply(&object, local);
@@ -157,6 +160,9 @@ impl Controller {
         self.roster.remove(key);
         self.announcements.removed(key);
         self.index.remove(key);
+        if let ObjectKey::Namespace(name) = key {
+            self.note_namespace(name, None);
+        }
     }
 
     fn source_synced(&mut self, now: Instant) {
@@ -174,10 +180,10 @@ impl Controller {
             policies = self.roster.policies().len(),
             "Source has delivered everything once: enforcement begins"
         );
-        if !self.unread.is_empty() {
+        if !self.doubts.unread.is_empty() {
             warn!(
                 source = &*self.setup.source,
-                unread = listed(&self.unread).as_str(),
+                unread = listed(&self.doubts.unread).as_str(),
                 "Not everything could be read: what rules of an earlier run isolate stays isolated until it can"
             );
         }
@@ -186,22 +192,6 @@ impl Controller {
             self.open(&pod, Cause::Start, now);
         }
         self.introduce_listed(now);
-    }
-
-    /// Another list of what could not be read: pods that were held for it may have their rules now.
-    fn unread_changed(&mut self, unread: Vec<Source>) {
-        self.unread = unread;
-        if self.unread.is_empty() {
-            info!(source = &*self.setup.source, "Everything in the source has been read");
-        }
-        for (pod, target) in &mut self.targets {
-            if self.unread.is_empty() {
-                target.forget_found();
-            }
-            if target.held.is_some() {
-                self.due.insert(pod.clone());
-            }
-        }
     }
 
     /// The event that started this turn: the first one's kind and time count for all.
