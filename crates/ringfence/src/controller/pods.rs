@@ -221,15 +221,18 @@ impl Controller {
     }
 
     pub(super) fn seen(&mut self, pod: &PodUid, path: &Path, id: Option<NetnsId>, now: Instant) {
-        // Before that, nothing is opened; then everything is.
-        if !self.synced {
-            return;
-        }
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
         // It has another place since then.
         if target.path.as_deref() != Ok(path) {
+            return;
+        }
+        if target.silent.take().is_some() {
+            self.touched.insert(pod.clone());
+        }
+        // Before that, nothing is opened; then everything is.
+        if !self.synced {
             return;
         }
         let held = match &target.phase {
@@ -267,6 +270,28 @@ impl Controller {
         }
     }
 
+    /// Nobody can say what is at the pod's path. Rules that are in force stay, and nobody else waits for it.
+    pub(super) fn silent(&mut self, pod: &PodUid, path: &Path) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        if target.path.as_deref() != Ok(path) {
+            return;
+        }
+        warn!(
+            pod = target.pod.name.to_string().as_str(),
+            uid = pod.as_str(),
+            path = path.to_str().unwrap_or_default(),
+            "The path of a network namespace does not answer: it is waited for, and others are not"
+        );
+        let reason = format!(
+            "{} does not answer: the file system that it is on hangs",
+            path.display()
+        );
+        target.silent = Some(reason.into());
+        self.touched.insert(pod.clone());
+    }
+
     pub(super) fn opened(&mut self, pod: &PodUid, run: u64, result: Result<Opened, OpenError>, now: Instant) {
         if !self.is_current(pod, run) {
             return;
@@ -275,6 +300,7 @@ impl Controller {
             return;
         };
         self.touched.insert(pod.clone());
+        target.silent = None;
         match result {
             Ok(Opened { id, facts, found }) => {
                 if let Phase::Opening(applier) = std::mem::replace(&mut target.phase, Phase::Broken) {

@@ -26,6 +26,7 @@ impl Controller {
             Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
             Event::Hook(hook) => self.hook(hook, now),
             Event::Netns(NetnsEvent::Seen { pod, path, id }) => self.seen(&pod, &path, id, now),
+            Event::Netns(NetnsEvent::Silent { pod, path }) => self.silent(&pod, &path),
             Event::Netns(NetnsEvent::Opened { pod, run, result }) => self.opened(&pod, run, result, now),
             Event::Netns(NetnsEvent::Facts { pod, run, facts }) => {
                 if self.is_current(&pod, run) {

@@ -25,6 +25,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
 pub struct World {
     pub folder: ManifestFolder,
     prefix: String,
+    /// Where namespaces are looked for, if not under their names in /run/netns.
+    pub netns_path: Option<String>,
     agent: Option<Agent>,
 }
 
@@ -35,6 +37,7 @@ impl World {
         Self {
             folder: ManifestFolder::new().expect("a folder"),
             prefix: format!("rf-agent-{name}-p{}n{count}-", std::process::id()),
+            netns_path: None,
             agent: None,
         }
     }
@@ -50,7 +53,8 @@ impl World {
     }
 
     pub fn arguments(&self) -> Vec<String> {
-        let template = format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
+        let usual = || format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
+        let template = self.netns_path.clone().unwrap_or_else(usual);
         let mut arguments = self.folder.arguments("n1", &template);
         arguments.extend(["--resync", "1"].map(ToOwned::to_owned));
         arguments
