@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ringfence_e2e::{PORT, RealPod, Site, eventually};
+use ringfence_testkit::Outcome::{Dropped, Reached};
 use ringfence_testkit::manifest::{Policy, pods};
 use serde_json::{Value, json};
 
@@ -67,4 +68,39 @@ fn s129_the_first_process_of_an_isolated_pod_reaches_only_what_it_may() {
     // The same process, where nothing isolates it, and where the policy lets it.
     assert_eq!(first_act(&site, "free", "free", denied.on("net1")).0, "Succeeded");
     assert_eq!(first_act(&site, "granted", "web", allowed.on("net1")).0, "Succeeded");
+}
+
+#[test]
+fn s129_a_static_pod_is_enforced_like_any_other() {
+    let site = Site::new("static");
+    let net = site.macvlan("mv");
+    let allowed = site.pod("node2", "allowed", &["mv"]);
+    let denied = site.pod("node2", "denied", &["mv"]);
+    let web = site.static_pod("node1", "web", &["mv"]);
+    let at = web.pod.on("net1");
+    site.expect(&[(&allowed, at, Reached), (&denied, at, Reached)]);
+    // By the labels of its mirror, which the kubelet has from the file.
+    let guard = Policy::multi(&format!("{}/guard", site.name), &[&net])
+        .select(&[("app", "web")])
+        .ingress(&[pods(&[("app", "allowed")])], &[])
+        .manifest();
+    site.apply(&guard);
+    site.expect(&[
+        (&allowed, at, Reached),
+        (&denied, at, Dropped),
+        (&denied, web.pod.on("eth0"), Reached),
+    ]);
+    // Somebody deletes the mirror, and the kubelet makes another one.
+    let object = site.object_of(&web.pod);
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+    let before = uid(&site.api.get(&object).expect("a mirror"));
+    site.api.delete(&object).expect("deleted");
+    eventually("another mirror", || match site.api.get(&object) {
+        Ok(pod) if uid(&pod) != before => Ok(()),
+        Ok(_) => Err("the same".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    });
+    site.expect(&[(&allowed, at, Reached), (&denied, at, Dropped)]);
+    site.delete(&guard);
+    site.expect(&[(&denied, at, Reached)]);
 }

@@ -1,6 +1,6 @@
 //! The local pods: their network namespaces, their appliers, their rulesets.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +20,10 @@ use crate::findings::Finder;
 impl Controller {
     pub(super) fn track(&mut self, pod: &Pod, now: Instant) {
         self.touched.insert(pod.uid.clone());
-        self.places.look_for(&pod.uid);
+        self.places.look_for(pod);
         if let Some(target) = self.targets.get_mut(&pod.uid) {
             let same = target.pod.attachments == pod.attachments;
+            let moved = target.pod.mirror_of != pod.mirror_of;
             target.pod = Arc::new(pod.clone());
             // Other attachments often mean other interfaces: look now and not only at the next comparison.
             if let Some(applier) = target.applier().filter(|_| !same) {
@@ -32,9 +33,12 @@ impl Controller {
                 target.interfaces = None;
                 self.open(&pod.uid, Cause::Netns, now);
             }
+            if moved {
+                self.place_one(&pod.uid, now);
+            }
             return;
         }
-        let path = self.places.of(pod);
+        let path = self.place_of(pod);
         if let Err(NoPlace::Never(message)) = &path {
             let finding = Diagnostic {
                 source: pod_source(&pod.name),
@@ -54,6 +58,7 @@ impl Controller {
         self.names.entry(pod.name.clone()).or_default().insert(pod.uid.clone());
         self.announcements.arrived(&pod.name);
         self.elect(&pod.name, now);
+        self.place_mirrors(&pod.uid, now);
     }
 
     /// The pod is gone, or it has ended. Its rules stay as long as its network namespace (never open).
@@ -82,6 +87,7 @@ impl Controller {
             "Pod is gone: its rules stay as long as its network namespace"
         );
         self.elect(&name, now);
+        self.place_mirrors(pod, now);
     }
 
     /// Of several pods of one name only the newest may use the path: the others' namespaces are gone or going.
@@ -181,12 +187,33 @@ impl Controller {
         }
     }
 
-    /// Gives a pod the place that is known for it now.
+    /// Gives a pod the place that is known for it now, and its mirror, if it is one that the API does not know.
     pub(super) fn place(&mut self, pod: &PodUid, now: Instant) {
+        self.place_one(pod, now);
+        self.place_mirrors(pod, now);
+    }
+
+    /// Whoever has the UID itself comes before all who claim it.
+    fn place_of(&self, pod: &Pod) -> Result<PathBuf, NoPlace> {
+        let claimed = pod.mirror_of.as_ref();
+        self.places
+            .of(pod, claimed.filter(|uid| !self.targets.contains_key(*uid)))
+    }
+
+    fn place_mirrors(&mut self, of: &PodUid, now: Instant) {
+        let claims = |target: &Target| target.pod.mirror_of.as_ref() == Some(of);
+        let mirrors = self.targets.iter().filter(|(_, target)| claims(target));
+        for mirror in mirrors.map(|(pod, _)| pod.clone()).collect::<Vec<_>>() {
+            self.place_one(&mirror, now);
+        }
+    }
+
+    fn place_one(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.get(pod) else { return };
+        let path = self.place_of(&target.pod).map_err(NoPlace::into_reason);
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
-        let path = self.places.of(&target.pod).map_err(NoPlace::into_reason);
         // Another sandbox at the same path is seen there as another namespace.
         if path == target.path {
             return;

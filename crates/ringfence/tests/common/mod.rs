@@ -251,6 +251,18 @@ pub fn pod_with(name: &str, uid: &str, address: &str, started: &str) -> Manifest
     }))
 }
 
+/// The mirror that the kubelet of `n1` makes of a static pod `shop/NAME`, which the runtime knows by that other UID.
+pub fn mirror(name: &str, uid: &str, of: &str, address: &str) -> Manifest {
+    let mut mirror = pod_with(name, uid, address, "2026-01-01T00:00:00Z");
+    let metadata = &mut mirror.0["metadata"];
+    for key in ["mirror", "hash"] {
+        metadata["annotations"][format!("kubernetes.io/config.{key}")] = of.into();
+    }
+    metadata["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true}]);
+    mirror
+}
+
 /// Closes the ingress of `net1` of the pods with this label.
 pub fn closing(name: &str, app: &str) -> Manifest {
     Policy::multi(&format!("shop/{name}"), &["shop/net-a"])

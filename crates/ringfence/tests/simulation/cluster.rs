@@ -163,6 +163,7 @@ impl Cluster {
         self.born += 1;
         let (namespace, local) = SLOTS[slot];
         Pod {
+            mirror_of: None,
             uid: PodUid::new(&format!("u{slot}-{}", self.born)).expect("valid"),
             name: NamespacedName::new(namespace, format!("pod-{slot}")),
             node: Some(if local { NODE } else { "n2" }.into()),
