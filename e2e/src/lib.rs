@@ -23,6 +23,6 @@ mod world;
 pub use api::Api;
 pub use helm::Helm;
 pub use lane::Lane;
-pub use site::{Cut, PORT, RealPod, Site};
+pub use site::{Cut, PORT, RealPod, Site, StaticPod};
 pub use wait::{PATIENCE, eventually};
 pub use world::{Right, World};

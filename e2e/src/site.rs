@@ -4,7 +4,9 @@
 //! plane, where the API server and the nodes are reached.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -53,6 +55,22 @@ impl RealPod {
             .addresses
             .get(interface)
             .unwrap_or_else(|| panic!("{} has no {interface}", self.name))
+    }
+}
+
+/// A running static pod. It goes with its file.
+#[derive(Debug)]
+pub struct StaticPod {
+    /// As the API knows it.
+    pub pod: RealPod,
+    file: PathBuf,
+}
+
+impl Drop for StaticPod {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.file) {
+            eprintln!("e2e: {}: {error}", self.file.display());
+        }
     }
 }
 
@@ -127,21 +145,52 @@ impl Site {
 
     /// Runs a pod with `eth0` and these further networks (`net1`, `net2`, …) on a node, labelled `app: NAME`.
     pub fn pod(&self, node: &str, name: &str, networks: &[&str]) -> RealPod {
-        let object = json!({
+        let mut object = self.described(name, networks);
+        object["spec"]["nodeName"] = node.into();
+        self.api.create(&object).expect("created");
+        RealPod {
+            name: name.into(),
+            addresses: self.wait_ready(&object),
+        }
+    }
+
+    /// The same of a static pod, which the node's kubelet has from a file. In the API it has the node's name as well.
+    pub fn static_pod(&self, node: &str, name: &str, networks: &[&str]) -> StaticPod {
+        let file = self.lane.folder().join(node).join("manifests");
+        let file = file.join(format!("{}-{name}.json", self.name));
+        let object = self.described(name, networks);
+        fs::write(&file, object.to_string()).expect("written");
+        let name = format!("{name}-{node}");
+        let mut pod = StaticPod {
+            file,
+            pod: RealPod {
+                name,
+                addresses: BTreeMap::new(),
+            },
+        };
+        pod.pod.addresses = self.wait_ready(&self.object_of(&pod.pod));
+        pod
+    }
+
+    fn described(&self, name: &str, networks: &[&str]) -> Value {
+        json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": self.name, "labels": {"app": name},
                 "annotations": {"k8s.v1.cni.cncf.io/networks": networks.join(",")}},
             "spec": {
-                "nodeName": node, "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default",
+                "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default",
                 "automountServiceAccountToken": false,
                 "containers": [{"name": "main", "image": IMAGE, "imagePullPolicy": "Never",
                     "args": ["netexec", format!("--http-port={PORT}"), format!("--udp-port={PORT}")],
                     "readinessProbe": {"httpGet": {"path": "/hostname", "port": PORT}, "periodSeconds": 1}}],
             },
-        });
-        self.api.create(&object).expect("created");
-        let addresses = eventually(&format!("pod {name} is ready"), || {
-            let pod = self.api.get(&object).map_err(|error| format!("{error:#}"))?;
+        })
+    }
+
+    /// Waits until the pod is ready and Multus has recorded its addresses.
+    fn wait_ready(&self, object: &Value) -> BTreeMap<String, IpAddr> {
+        eventually(&format!("pod {} is ready", object["metadata"]["name"]), || {
+            let pod = self.api.get(object).map_err(|error| format!("{error:#}"))?;
             let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
             if !conditions
                 .iter()
@@ -150,11 +199,7 @@ impl Site {
                 return Err(pod["status"].to_string());
             }
             addresses(&pod).map_err(|error| format!("{error:#}: {pod}"))
-        });
-        RealPod {
-            name: name.into(),
-            addresses,
-        }
+        })
     }
 
     /// Deletes a pod and waits until its name is free.

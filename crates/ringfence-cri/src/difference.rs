@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringfence_model::PodUid;
+use ringfence_model::{NamespacedName, PodUid};
 
 use crate::Change;
 use crate::messages::PodSandbox;
@@ -15,6 +15,8 @@ pub(crate) struct Sandbox {
     pub(crate) id: String,
     /// `namespace/name` of the pod, for people.
     pub(crate) name: String,
+    /// The same where the pod is a static one.
+    static_pod: Option<NamespacedName>,
     attempt: u32,
     created_at: i64,
 }
@@ -25,6 +27,7 @@ impl Sandbox {
         Self {
             id,
             name: String::new(),
+            static_pod: None,
             attempt: 0,
             created_at: 0,
         }
@@ -53,11 +56,13 @@ pub(crate) enum Known {
 pub(crate) fn newest(list: Vec<PodSandbox>) -> BTreeMap<PodUid, Sandbox> {
     let mut pods: BTreeMap<PodUid, Sandbox> = BTreeMap::new();
     for item in list.into_iter().filter(PodSandbox::is_ready) {
+        let is_static = item.is_static();
         let Some(metadata) = item.metadata else { continue };
         let Ok(pod) = PodUid::new(&metadata.uid) else { continue };
         let sandbox = Sandbox {
             id: item.id,
             name: format!("{}/{}", metadata.namespace, metadata.name),
+            static_pod: is_static.then(|| NamespacedName::new(metadata.namespace, metadata.name)),
             attempt: metadata.attempt,
             created_at: item.created_at,
         };
@@ -115,6 +120,7 @@ impl Told {
                     path,
                     created: sandbox.created(),
                     sandbox: sandbox.id,
+                    static_pod: sandbox.static_pod,
                 },
                 Err(reason) => Change::Unusable {
                     pod,
@@ -129,6 +135,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::messages::PodSandboxMetadata;
 
@@ -147,7 +155,26 @@ mod tests {
             }),
             state: 0,
             created_at,
+            annotations: HashMap::new(),
         }
+    }
+
+    #[test]
+    fn static_pods_are_called_by_their_names_and_no_others() {
+        let made = |source: Option<&str>| {
+            let mut item = item("a", "p", 0, 5);
+            let source = source.map(|source| ("kubernetes.io/config.source".to_owned(), source.to_owned()));
+            item.annotations = source.into_iter().collect();
+            let known = newest(vec![item]).into_iter();
+            let known = known.map(|(pod, sandbox)| (pod, (sandbox, at("/n/1")))).collect();
+            match &*Told::default().update(known) {
+                [Change::Found { static_pod, .. }] => static_pod.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let name = NamespacedName::new("shop", "web");
+        let cases = [None, Some("api"), Some("file"), Some("http")].map(made);
+        assert_eq!(cases, [None, None, Some(name.clone()), Some(name)]);
     }
 
     #[track_caller]
@@ -189,6 +216,7 @@ mod tests {
         let sandbox = |id: &str| Sandbox {
             id: id.to_owned(),
             name: "shop/web".to_owned(),
+            static_pod: None,
             attempt: 0,
             created_at: 1_500_000_000,
         };
@@ -207,6 +235,7 @@ mod tests {
             path: path.into(),
             sandbox: sandbox.into(),
             created: Some(UNIX_EPOCH + Duration::from_millis(1500)),
+            static_pod: None,
         }
     }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use ringfence_model::PodUid;
+use ringfence_model::{NamespacedName, PodUid};
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc, watch as channel};
 
@@ -75,6 +75,8 @@ pub enum Change {
         sandbox: String,
         /// When the runtime made it, as the runtime says.
         created: Option<SystemTime>,
+        /// What the pod is called, if it is a static one: the API knows it under another UID.
+        static_pod: Option<NamespacedName>,
     },
     /// The pod has a sandbox, but where its network namespace is cannot be known.
     Unusable {

@@ -72,9 +72,22 @@ pub(crate) struct PodSandbox {
     pub(crate) state: i32,
     #[prost(int64, tag = "4")]
     pub(crate) created_at: i64,
+    #[prost(map = "string, string", tag = "6")]
+    pub(crate) annotations: HashMap<String, String>,
 }
 
+/// Where the kubelet has a pod from: `api`, or a file or an address of the node. It writes this itself, over whatever the
+/// pod says.
+const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+
 impl PodSandbox {
+    /// Whether its pod is a static one, which the API knows under another UID.
+    pub(crate) fn is_static(&self) -> bool {
+        self.annotations
+            .get(CONFIG_SOURCE)
+            .is_some_and(|source| source != "api")
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.state == READY
     }
@@ -192,7 +205,12 @@ mod tests {
         metadata.extend([4 << 3, 7]);
         let mut sandbox = fields(&[(1, b"abc"), (2, &metadata)]);
         sandbox.extend([3 << 3, 1, 4 << 3, 42]);
-        sandbox.extend(fields(&[(5, b"\x0a\x01k\x12\x01v"), (7, b"runc"), (15, b"later")]));
+        sandbox.extend(fields(&[
+            (5, b"\x0a\x01k\x12\x01v"),
+            (6, &fields(&[(1, CONFIG_SOURCE.as_bytes()), (2, b"file")])),
+            (7, b"runc"),
+            (15, b"later"),
+        ]));
         let list = ListPodSandboxResponse::decode(&*fields(&[(1, &sandbox), (9, b"x")])).expect("it decodes");
         let expected = PodSandbox {
             id: "abc".into(),
@@ -204,9 +222,10 @@ mod tests {
             }),
             state: 1,
             created_at: 42,
+            annotations: [(CONFIG_SOURCE.to_owned(), "file".to_owned())].into(),
         };
         assert_eq!(list.items, [expected]);
-        assert!(!list.items[0].is_ready());
+        assert!(!list.items[0].is_ready() && list.items[0].is_static());
     }
 
     #[test]

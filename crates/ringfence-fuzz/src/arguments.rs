@@ -70,6 +70,7 @@ fn check_path(path: &Path, line: &str) {
 
 fn pod(namespace: &str, name: &str, uid: &str) -> Pod {
     Pod {
+        mirror_of: None,
         uid: PodUid::new(uid).expect("a UID"),
         name: NamespacedName::new(namespace, name),
         node: None,

@@ -115,6 +115,45 @@ status:
 }
 
 #[test]
+fn a_mirror_pod_is_what_the_kubelet_has_made() {
+    let mirror_of = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut pod = json!({
+            "metadata": {
+                "name": "web-n1", "namespace": "x", "uid": "7b2c",
+                "annotations": {"kubernetes.io/config.mirror": "0123abcd", "kubernetes.io/config.source": "file"},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true},
+                ],
+            },
+            "spec": {"nodeName": "n1"},
+        });
+        change(&mut pod);
+        let decoded = decode_kind(Kind::Pod, &pod, "test");
+        assert!(decoded.diagnostics.is_empty(), "{:?}", decoded.diagnostics);
+        let Some(ringfence_model::Object::Pod(pod)) = decoded.object else {
+            panic!("no pod");
+        };
+        assert_eq!(pod.uid.as_str(), "7b2c", "its own in any case");
+        pod.mirror_of.map(|uid| uid.to_string())
+    };
+    assert_eq!(mirror_of(&|_| {}).as_deref(), Some("0123abcd"));
+    let others: [&dyn Fn(&mut serde_json::Value); 9] = [
+        &|pod| pod["metadata"]["annotations"] = json!({"kubernetes.io/config.hash": "0123abcd"}),
+        &|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "".into(),
+        &|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "a b".into(),
+        &|pod| pod["metadata"]["ownerReferences"] = json!(null),
+        &|pod| pod["metadata"]["ownerReferences"] = json!("n1"),
+        &|pod| pod["metadata"]["ownerReferences"][0]["kind"] = "ReplicaSet".into(),
+        &|pod| pod["metadata"]["ownerReferences"][0]["name"] = "n2".into(),
+        &|pod| pod["metadata"]["ownerReferences"][0]["controller"] = false.into(),
+        &|pod| pod["spec"] = json!({}),
+    ];
+    for (position, other) in others.iter().enumerate() {
+        assert_eq!(mirror_of(other), None, "{position}");
+    }
+}
+
+#[test]
 fn s135_long_names_give_identities_too() {
     let pod = |name: &str| {
         decode_kind(

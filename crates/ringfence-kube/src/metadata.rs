@@ -165,6 +165,21 @@ impl<'a> Metadata<'a> {
         given(self.fields, "deletionTimestamp").is_some()
     }
 
+    /// Whether this node controls it, as the kubelet says of mirror pods.
+    pub(crate) fn belongs_to_node(&self, node: &str) -> bool {
+        let Some(Value::Array(owners)) = given(self.fields, "ownerReferences") else {
+            return false;
+        };
+        let is =
+            |owner: &Value, field: &str, expected: &str| owner.get(field).and_then(Value::as_str) == Some(expected);
+        owners.iter().any(|owner| {
+            is(owner, "apiVersion", "v1")
+                && is(owner, "kind", "Node")
+                && is(owner, "name", node)
+                && owner.get("controller") == Some(&Value::Bool(true))
+        })
+    }
+
     /// `creationTimestamp` in seconds since 1970.
     pub(crate) fn created(&self) -> Option<i64> {
         given(self.fields, "creationTimestamp").and_then(seconds)

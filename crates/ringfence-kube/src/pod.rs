@@ -11,6 +11,9 @@ use crate::attachments::{self, Given};
 use crate::clause::{At, Fields, Findings, given, shown};
 use crate::metadata::{Metadata, seconds};
 
+/// On a mirror pod, the hash of the static pod, which is its UID on the node (`kubernetes.io/config.hash`).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Decodes a pod that has a name. `None` only where no identity can be made for it.
 pub(crate) fn decode(
     name: NamespacedName,
@@ -36,13 +39,14 @@ pub(crate) fn decode(
         .and_then(seconds)
         .or_else(|| metadata.created())
         .unwrap_or(0);
+    let node = spec
+        .and_then(|spec| given(spec, "nodeName"))
+        .and_then(Value::as_str)
+        .filter(|node| !node.is_empty());
     Some(Pod {
         uid,
-        node: spec
-            .and_then(|spec| given(spec, "nodeName"))
-            .and_then(Value::as_str)
-            .filter(|node| !node.is_empty())
-            .map(Into::into),
+        mirror_of: mirror_of(metadata, node, findings),
+        node: node.map(Into::into),
         labels: metadata.labels(findings).into_iter().collect(),
         attachments,
         ports: spec.map_or_else(BTreeSet::new, |spec| ports(spec, findings)),
@@ -54,6 +58,14 @@ pub(crate) fn decode(
         }),
         name,
     })
+}
+
+/// The UID by which a static pod's runtime knows it. Only the kubelet's own mirror is taken for one: it belongs to the
+/// node that it runs on. Who may create pods can imitate that, so whoever uses it needs more than this.
+fn mirror_of(metadata: &Metadata<'_>, node: Option<&str>, findings: &mut Findings) -> Option<PodUid> {
+    let uid = metadata.annotation(MIRROR, findings)?;
+    let uid = PodUid::new(uid).ok()?;
+    metadata.belongs_to_node(node?).then_some(uid)
 }
 
 fn uid(name: &NamespacedName, metadata: &Metadata<'_>, findings: &mut Findings) -> Option<PodUid> {

@@ -15,6 +15,9 @@ pub(crate) fn decoded(decoded: &Decoded) -> String {
         Some(Object::Policy(it)) => policy(it),
         Some(Object::Pod(it)) => {
             let mut out = format!("Pod {} uid={}", it.name, it.uid);
+            if let Some(other) = &it.mirror_of {
+                let _ = write!(out, " mirror={other}");
+            }
             for (what, value) in [("hostNetwork", it.host_network), ("terminal", it.terminal)] {
                 if value {
                     let _ = write!(out, " {what}");

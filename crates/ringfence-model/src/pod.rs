@@ -46,6 +46,9 @@ pub struct NamedPort {
 pub struct Pod {
     /// The key.
     pub uid: PodUid,
+    /// The UID by which the container runtime knows it, where that is another one: the API has a mirror of a static pod
+    /// (one that the kubelet has from a file on its node), with a UID of its own. It is no more than a claim.
+    pub mirror_of: Option<PodUid>,
     /// Where it lives and what it is called.
     pub name: NamespacedName,
     /// `spec.nodeName`, absent before scheduling.

@@ -52,6 +52,7 @@ fn pod(number: usize, namespaces: usize) -> Pod {
         ("tier", "backend"),
     ];
     Pod {
+        mirror_of: None,
         uid: PodUid::new(&format!("00000000-0000-4000-8000-{number:012}")).expect("a UID"),
         name: NamespacedName::new(format!("namespace-{}", number % namespaces), format!("pod-{number}")),
         node: Some(format!("node-{}", number % 100).into()),

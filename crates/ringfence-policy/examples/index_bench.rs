@@ -74,6 +74,7 @@ fn pod(number: usize, app: &str, node: &str) -> Pod {
     };
     let uid = format!("00000000-0000-4000-8000-{number:012}");
     Pod {
+        mirror_of: None,
         uid: PodUid::new(&uid).expect("a UID"),
         name: NamespacedName::new(namespace_of(number), format!("service-{}-{number:08x}", number % 500)),
         node: Some(node.into()),

@@ -75,6 +75,7 @@ fn pod(name: &str, number: u32, node: &str, labels: &[(&str, &str)]) -> Object {
     };
     let primary: IpAddr = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + number).into();
     Object::Pod(Pod {
+        mirror_of: None,
         uid: uid(name),
         name: NamespacedName::new("shop", name),
         node: Some(node.into()),

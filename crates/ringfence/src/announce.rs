@@ -107,7 +107,7 @@ pub fn state(told: &mut Told, state: &State) -> Option<(Topic, String)> {
             if failed {
                 Some((Topic::PodEnforcementRecovered, format!("{now} again")))
             } else {
-                held.then(|| (Topic::PodReleased, format!("{now}: everything could be read")))
+                held.then(|| (Topic::PodReleased, format!("{now}: all that may isolate it is known")))
             }
         }
         State::Pending(_) => None,

@@ -48,6 +48,13 @@ pub enum NetnsEvent {
         /// `None`: nothing, or nothing yet.
         id: Option<NetnsId>,
     },
+    /// A look at the pod's path does not come back. What is there is said when it does.
+    Silent {
+        /// Whose path.
+        pod: PodUid,
+        /// Which path.
+        path: PathBuf,
+    },
     /// An applier has opened the namespace, or has not.
     Opened {
         /// Whose namespace.

@@ -215,7 +215,7 @@ pub enum State {
     /// Its rules are in force.
     Enforced,
     /// The rules that are in force stay, although others are wanted, and why: those would open what rules of an earlier
-    /// run isolate, and not everything could be read (statement 139).
+    /// run isolate, and not everything could be read (statement 139) or the namespace is being deleted (138).
     Held(Arc<str>),
     /// Its rules are not in force yet, and why.
     Pending(Arc<str>),

@@ -53,7 +53,7 @@ pub struct Sandbox {
     pub place: Result<Option<PathBuf>, String>,
     /// The pod as the sandbox describes it; `None` where it does not.
     pub pod: Option<Pod>,
-    /// It was made from a file on the node: under this UID no source will ever know it.
+    /// It was made from a file on the node: the API knows it by a mirror, which has another UID, or not at all.
     pub from_file: bool,
     /// Its pod carries [`TOLERATION`].
     pub tolerates: bool,

@@ -22,6 +22,7 @@ pub(crate) fn pod(namespace: &str, name: &str) -> Pod {
     };
     let net_a = NetworkName::Namespaced(NamespacedName::new("shop", "net-a"));
     Pod {
+        mirror_of: None,
         uid: PodUid::new(&format!("uid-{namespace}.{}", name.replace('/', "-"))).expect("valid"),
         name: NamespacedName::new(namespace, name),
         node: Some("n1".into()),

@@ -1,4 +1,4 @@
-//! The threads beside the loop: one for each applier, one that looks at paths, one that hears of changes by others.
+//! The threads beside the loop: one for each applier, those that look at paths, one that hears of changes by others.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,8 +24,8 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Starts the thread that looks at paths. It calls `mounted` when something was mounted or unmounted.
-    pub fn start(events: UnboundedSender<Event>, mounted: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// Starts the threads that look at paths. One of them calls `mounted` when something was mounted or unmounted.
+    pub fn start(events: UnboundedSender<Event>, mounted: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         let watcher = Watcher::start(events, mounted)?;
         Ok(Self {
             watcher,

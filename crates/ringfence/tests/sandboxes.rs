@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{closing, end, eventually, netns, pod, rules};
+use common::{closing, end, eventually, mirror, netns, pod, pod_with, rules};
 use ringfence::controller::{self, Running, Setup};
 use ringfence::sandboxes::Sandboxes;
 use ringfence::snapshot::State;
@@ -138,6 +138,7 @@ fn found(netns: &NamedNetns) -> Change {
         path: netns.path(),
         sandbox: netns.name().into(),
         created: None,
+        static_pod: None,
     }
 }
 
@@ -266,4 +267,81 @@ fn a_mount_makes_the_runtime_be_asked() {
     let pokes = node.pokes();
     let _netns = node.netns("sandbox");
     eventually(|| node.pokes(), |now| *now > pokes);
+}
+
+/// What the runtime calls a static pod.
+const STATIC: &str = "0123456789abcdef0123456789abcdef";
+
+fn found_static(netns: &NamedNetns, name: &str) -> Change {
+    Change::Found {
+        pod: PodUid::new(STATIC).expect("valid"),
+        path: netns.path(),
+        sandbox: netns.name().into(),
+        created: None,
+        static_pod: Some(NamespacedName::new("shop", name)),
+    }
+}
+
+#[test]
+fn a_static_pod_is_enforced_by_its_mirror_and_by_nobody_who_claims_to_be_one() {
+    for place_first in [false, true] {
+        let node = Node::start("static", false);
+        let netns = node.netns("sandbox");
+        let claims = |uid: &str| [mirror("web", uid, STATIC, "10.20.1.10"), closing("guard", "web")];
+        // Its own namespace, its own node, the right owner: all of that anybody can write.
+        let thief = || mirror("thief", "uid-thief", STATIC, "10.20.1.11");
+        let say = || node.say(&[found_static(&netns, "web"), Change::Synced]);
+        if place_first {
+            say();
+        }
+        node.save(&claims("uid-1"));
+        if !place_first {
+            node.wait_pending("containerd has not listed its sandboxes yet");
+            say();
+        }
+        node.wait_enforced(&netns);
+        let before = rules(&netns);
+        let [web, guard] = claims("uid-1");
+        node.save(&[web, guard, thief()]);
+        let thief_waits = || {
+            let snapshot = node.readers().snapshots.load();
+            let status = snapshot.pods.get(&NamespacedName::new("shop", "thief")).cloned();
+            status.is_some_and(|status| status.netns.is_none())
+        };
+        eventually(thief_waits, |waits| *waits);
+        // Also while there is no mirror: somebody has deleted it, and the kubelet makes another one.
+        node.save(&[thief(), closing("guard", "web")]);
+        eventually(|| node.state(), Option::is_none);
+        assert!(thief_waits());
+        assert_eq!(rules(&netns), before);
+        let [web, guard] = claims("uid-2");
+        node.save(&[web, guard, thief()]);
+        node.wait_enforced(&netns);
+        node.say(&[Change::Gone {
+            pod: PodUid::new(STATIC).expect("valid"),
+        }]);
+        node.wait_pending("no sandbox for it in containerd yet");
+        assert!(rules(&netns).contains("chain net1-in"));
+    }
+}
+
+#[test]
+fn whoever_has_a_sandboxs_own_uid_comes_before_its_mirror() {
+    let node = Node::start("owner", false);
+    let netns = node.netns("sandbox");
+    let web = || mirror("web", "uid-1", STATIC, "10.20.1.10");
+    node.say(&[found_static(&netns, "web"), Change::Synced]);
+    node.save(&[web(), closing("guard", "web")]);
+    node.wait_enforced(&netns);
+    let owner = pod_with("owner", STATIC, "10.20.1.11", "2026-01-01T00:00:00Z");
+    node.save(&[web(), closing("guard", "web"), owner, closing("other", "owner")]);
+    node.wait_pending("no sandbox for it in containerd yet");
+    eventually(
+        || rules(&netns),
+        |rules| rules.contains(STATIC) && rules.contains("chain net1-in"),
+    );
+    // It goes, and the mirror has the place again.
+    node.save(&[web(), closing("guard", "web")]);
+    eventually(|| rules(&netns), |rules| rules.contains("uid-1"));
+    node.wait_enforced(&netns);
 }

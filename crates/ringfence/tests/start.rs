@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{PATIENCE, PROGRAM, World, closing, end, eventually, netns, pod, rules};
+use common::{PATIENCE, PROGRAM, World, closing, end, eventually, mirror, netns, pod, rules};
 use ringfence::controller::{self, Running, Setup};
 use ringfence::event::Event;
 use ringfence::nri::sandbox;
@@ -345,6 +345,50 @@ fn before_everything_has_been_read_only_what_tolerates_it_starts() {
     assert_eq!(node.ask(from_file), Ok(()));
 }
 
+/// The same of a static pod.
+fn raw_static(name: &str, network: Network) -> Sandbox {
+    let mut raw = Sandbox {
+        uid: "0123456789abcdef0123456789abcdef".into(),
+        ..raw(name, network)
+    };
+    let source = "kubernetes.io/config.source".to_owned();
+    raw.annotations.insert(source, "file".into());
+    raw
+}
+
+#[test]
+fn s129_a_static_pod_whose_mirror_is_known_is_closed_when_its_start_is_answered() {
+    let node = Node::start("static", From::Folder);
+    let web = raw_static("web", Network::Unsaid);
+    let mirrored = mirror("web", "uid-mirror", &web.uid, "10.20.1.10");
+    node.save_and_wait(&[mirrored, closing("guard", "web")], 1, 1);
+    let netns = node.netns("web");
+    let listing = node.ask_and_look(raw_static("web", at(&netns)), &netns);
+    assert!(listing.contains("chain net1-in"), "{listing}");
+    check_refused(
+        &node.ask(raw_static("web", Network::At("/run/netns/rf-agent-nowhere".into()))),
+        "/run/netns/rf-agent-nowhere",
+    );
+    node.hook(Hook::Gone {
+        sandbox: "sandbox-web".into(),
+    });
+    check_closed(&netns);
+}
+
+#[test]
+fn a_static_pod_that_the_api_does_not_know_starts_and_is_closed_as_soon_as_it_does() {
+    let node = Node::start("unmirrored", From::Folder);
+    node.save_and_wait(&[closing("guard", "web")], 1, 0);
+    let netns = node.netns("web");
+    let web = raw_static("web", at(&netns));
+    let mirrored = mirror("web", "uid-mirror", &web.uid, "10.20.1.10");
+    assert_eq!(node.ask(web), Ok(()));
+    assert_eq!(rules(&netns), "");
+    node.save(&[mirrored, closing("guard", "web")]);
+    eventually(|| rules(&netns), |rules| rules.contains("chain net1-in"));
+    eventually(|| node.state("web"), |state| *state == Some(State::Enforced));
+}
+
 #[test]
 fn a_new_sandbox_of_a_running_pod_is_closed_although_the_lists_are_about_the_old_one() {
     let node = Node::start("again", From::Lists);
@@ -355,6 +399,7 @@ fn a_new_sandbox_of_a_running_pod_is_closed_although_the_lists_are_about_the_old
         path: netns.path(),
         sandbox: sandbox.into(),
         created: Some(SystemTime::now()),
+        static_pod: None,
     };
     let lists = node.lists.as_ref().expect("a runtime");
     let say = |changes: Vec<Change>| lists.blocking_send(changes).expect("the loop runs");

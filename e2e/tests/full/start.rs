@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ringfence_e2e::{PORT, RealPod, Site, eventually};
+use ringfence_testkit::Outcome::{Dropped, Reached};
 use ringfence_testkit::manifest::{Policy, pods};
 use serde_json::{Value, json};
 
@@ -174,4 +175,39 @@ fn a_start_that_is_refused_tells_why_and_succeeds_by_itself_when_the_pod_can_be_
     let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "pods"];
     site.kubectl(&[&ready[..], &AGENTS].concat())
         .expect("the agent is ready");
+}
+
+#[test]
+fn s129_a_static_pod_is_enforced_like_any_other() {
+    let site = Site::new("static");
+    let net = site.macvlan("mv");
+    let allowed = site.pod("node2", "allowed", &["mv"]);
+    let denied = site.pod("node2", "denied", &["mv"]);
+    let web = site.static_pod("node1", "web", &["mv"]);
+    let at = web.pod.on("net1");
+    site.expect(&[(&allowed, at, Reached), (&denied, at, Reached)]);
+    // By the labels of its mirror, which the kubelet has from the file.
+    let guard = Policy::multi(&format!("{}/guard", site.name), &[&net])
+        .select(&[("app", "web")])
+        .ingress(&[pods(&[("app", "allowed")])], &[])
+        .manifest();
+    site.apply(&guard);
+    site.expect(&[
+        (&allowed, at, Reached),
+        (&denied, at, Dropped),
+        (&denied, web.pod.on("eth0"), Reached),
+    ]);
+    // Somebody deletes the mirror, and the kubelet makes another one.
+    let object = site.object_of(&web.pod);
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+    let before = uid(&site.api.get(&object).expect("a mirror"));
+    site.api.delete(&object).expect("deleted");
+    eventually("another mirror", || match site.api.get(&object) {
+        Ok(pod) if uid(&pod) != before => Ok(()),
+        Ok(_) => Err("the same".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    });
+    site.expect(&[(&allowed, at, Reached), (&denied, at, Dropped)]);
+    site.delete(&guard);
+    site.expect(&[(&denied, at, Reached)]);
 }

@@ -58,7 +58,7 @@ pub enum Topic {
     PodEnforcementFailed,
     /// They are in force again.
     PodEnforcementRecovered,
-    /// The rules of a pod stay as they are, because not everything could be read.
+    /// The rules of a pod stay as they are, because what isolates it may not be known any more.
     PodHeld,
     /// That is over.
     PodReleased,

@@ -166,6 +166,7 @@ impl Index {
             record.outline.attachments(&places)
         };
         Pod {
+            mirror_of: None,
             uid: record.uid.clone(),
             name: NamespacedName {
                 namespace: namespace.map(|it| it.name.clone()).unwrap_or_default(),

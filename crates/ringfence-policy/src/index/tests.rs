@@ -13,6 +13,7 @@ use crate::{Locality, Options, TargetFacts};
 
 fn pod(name: &str, app: &str) -> Pod {
     Pod {
+        mirror_of: None,
         uid: PodUid::new(name).unwrap(),
         name: NamespacedName::new("x", name),
         node: None,

@@ -407,6 +407,7 @@ fn pod() -> impl Strategy<Value = Pod> {
                 let mut seen = BTreeSet::new();
                 attachments.retain(|it| it.interface.as_ref().is_none_or(|name| seen.insert(name.clone())));
                 Pod {
+                    mirror_of: None,
                     uid: PodUid::new(&format!("u{number}")).expect("a UID"),
                     name: NamespacedName::new(namespace, format!("pod-{number}")),
                     node: node.map(Into::into),

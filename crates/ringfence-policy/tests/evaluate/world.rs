@@ -83,6 +83,7 @@ pub fn namespace(name: &str, team: Option<&str>) -> Namespace {
 
 pub fn empty_pod(name: &str) -> Pod {
     Pod {
+        mirror_of: None,
         uid: uid(name),
         name: name_of(name),
         node: Some("n1".into()),

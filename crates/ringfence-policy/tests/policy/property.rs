@@ -222,6 +222,7 @@ pub fn pod() -> impl Strategy<Value = Pod> {
     )
         .prop_map(
             |((position, namespace), (some, more), attachments, ports, life, node, host_addresses)| Pod {
+                mirror_of: None,
                 uid: uid(PODS[position]),
                 name: NamespacedName::new(namespace, format!("pod-{position}")),
                 node: node.map(Into::into),

@@ -91,6 +91,7 @@ pub fn namespace(name: &str, text: &str) -> Namespace {
 /// A pod that takes part and has no attachment yet.
 pub fn pod(name: &str, text: &str) -> PodBuilder {
     PodBuilder(Pod {
+        mirror_of: None,
         uid: uid(name),
         name: qualified(name),
         node: Some("node-1".into()),

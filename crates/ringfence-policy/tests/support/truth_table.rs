@@ -182,6 +182,7 @@ fn pod(value: &Value, position: usize, form: Form) -> Pod {
         number: number(&it["port"]),
     });
     Pod {
+        mirror_of: None,
         uid: PodUid::new(&name.to_string()).expect("a uid"),
         node: Some("n1".into()),
         labels: pairs(&value["labels"]).collect(),

@@ -175,6 +175,7 @@ fn interface_name(interface: u8) -> Result<InterfaceName> {
 
 fn pod(name: String, labels: &[(&str, &str)], node: &str, attachments: Vec<Attachment>) -> Result<Pod> {
     Ok(Pod {
+        mirror_of: None,
         uid: PodUid::new(&name)?,
         name: NamespacedName::new("bench", name),
         node: Some(node.into()),

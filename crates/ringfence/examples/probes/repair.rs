@@ -54,6 +54,7 @@ fn pod(name: &str, node: &str, address: IpAddr) -> Object {
         addresses: BTreeSet::from([address]),
     };
     Object::Pod(Pod {
+        mirror_of: None,
         uid: PodUid::new(&format!("uid-{name}")).expect("valid"),
         name: NamespacedName::new("x", name),
         node: Some(node.into()),

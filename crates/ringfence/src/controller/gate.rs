@@ -109,14 +109,19 @@ impl Controller {
         let Some(pod) = self.of_sandbox(sandbox) else { return };
         let Ok(Some(path)) = &sandbox.place else { return };
         self.gate.unasked.remove(&pod);
-        self.places.hook(pod.clone(), sandbox.id.clone(), path.clone());
-        let runs = |targets: &BTreeMap<PodUid, Target>| targets.get(&pod)?.applier().map(Applier::run);
+        // A network plugin is told the name and the UID of a static pod, and not that it is one. But its UID is a hash.
+        let may_be_static = sandbox.from_file || sandbox.pod.is_none() && !is_of_api(&pod);
+        let static_pod = may_be_static.then(|| sandbox.name.clone());
+        self.places
+            .hook(pod.clone(), sandbox.id.clone(), path.clone(), static_pod);
+        let owner = self.owner(sandbox);
+        let runs = |targets: &BTreeMap<PodUid, Target>| targets.get(owner.as_ref()?)?.applier().map(Applier::run);
         let before = runs(&self.targets);
         self.place(&pod, now);
         // Interfaces may have come since it was opened.
         if before.is_some()
             && before == runs(&self.targets)
-            && let Some(applier) = self.targets.get(&pod).and_then(Target::applier)
+            && let Some(applier) = owner.and_then(|pod| self.targets.get(&pod)?.applier())
         {
             applier.mailbox().verify();
         }
@@ -126,6 +131,20 @@ impl Controller {
     fn of_sandbox(&self, sandbox: &Sandbox) -> Option<PodUid> {
         let by_name = || self.active.get(&sandbox.name);
         sandbox.uid.as_ref().or_else(by_name).cloned()
+    }
+
+    /// The pod that the source knows it as: of a static pod that is its mirror.
+    fn owner(&self, sandbox: &Sandbox) -> Option<PodUid> {
+        let pod = self.of_sandbox(sandbox)?;
+        let is_mirror = |named: &&PodUid| {
+            let target = self.targets.get(*named);
+            target.is_some_and(|target| target.pod.mirror_of.as_ref() == Some(&pod))
+        };
+        let mirror = || self.active.get(&sandbox.name).filter(is_mirror).cloned();
+        if self.targets.contains_key(&pod) {
+            return Some(pod);
+        }
+        mirror().or(Some(pod))
     }
 
     /// Makes a pod of the sandbox where the source has not delivered it yet, so that policies select it.
@@ -207,6 +226,8 @@ impl Controller {
                 pod,
                 sandbox,
                 created: Some(created),
+                // Those start before it is known what they are; see docs/start.md.
+                static_pod: None,
                 ..
             } if self.synced && self.places.complete() && !self.places.was_hooked(pod, sandbox) => {
                 self.gate.unasked.insert(pod.clone(), *created);
@@ -269,8 +290,13 @@ impl Controller {
         match &sandbox.place {
             Err(reason) => return Some(Err(reason.clone())),
             Ok(None) => return Some(Ok(())),
-            Ok(Some(_)) if sandbox.from_file => return Some(Ok(())),
             Ok(Some(_)) => {}
+        }
+        let pod = self.owner(sandbox);
+        let target = pod.as_ref().and_then(|pod| self.targets.get(pod));
+        // Which policies mean it is not known before its mirror is, and without the API server the kubelet makes none.
+        if sandbox.from_file && (!self.synced || target.is_none()) {
+            return Some(Ok(()));
         }
         if !self.synced {
             return Some(if sandbox.tolerates {
@@ -283,8 +309,7 @@ impl Controller {
                 ))
             });
         }
-        let pod = self.of_sandbox(sandbox);
-        match pod.as_ref().and_then(|pod| self.targets.get(pod)) {
+        match target {
             Some(target) => decided(target),
             // Whatever the runtime calls its network: it gets no rules.
             None if pod.as_ref().is_some_and(|pod| self.roster.is_on_the_node(pod)) => Some(Ok(())),
@@ -302,7 +327,7 @@ impl Controller {
         if now < limit(start) {
             return None;
         }
-        let target = self.of_sandbox(&start.sandbox).and_then(|pod| self.targets.get(&pod));
+        let target = self.owner(&start.sandbox).and_then(|pod| self.targets.get(&pod));
         let why = target.map_or("the pod is not known to the agent yet", |target| match target.phase {
             Phase::Opening(_) => "its network namespace is still being opened",
             _ => "its first rules are still being written",
@@ -312,6 +337,12 @@ impl Controller {
             limit(start).saturating_duration_since(start.received).as_millis()
         )))
     }
+}
+
+/// Whether the API server gives such UIDs (RFC 9562); it lets nobody else choose them.
+fn is_of_api(pod: &PodUid) -> bool {
+    let groups = pod.as_str().split('-').map(str::len);
+    groups.eq([8, 4, 4, 4, 12])
 }
 
 /// The pod as other nodes know it: without the addresses of a sandbox that goes.
@@ -340,5 +371,17 @@ fn decided(target: &Target) -> Verdict {
         Phase::Live(..) if matches!(target.in_kernel, InKernel::Holds(Some(_))) => Some(Ok(())),
         Phase::Absent(why) => Some(Err(format!("its rules cannot be put in force: {why}"))),
         Phase::Live(..) | Phase::Opening(_) | Phase::Idle(_) | Phase::Broken => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_of_the_api_are_told_from_hashes() {
+        let is_of_api = |text: &str| is_of_api(&PodUid::new(text).expect("valid"));
+        assert!(is_of_api("7b2c3e1a-0d4f-4c5b-9a6e-1f2d3c4b5a69"));
+        assert!(!is_of_api("0123456789abcdef0123456789abcdef"));
     }
 }

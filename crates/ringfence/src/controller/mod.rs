@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 use ringfence_cri::Change;
 use ringfence_kube::announce::Announcer;
 use ringfence_kube::directory::Update;
-use ringfence_model::{NamespacedName, PodUid, Scope, Source};
+use ringfence_model::{NamespacedName, PodUid, Scope};
 use ringfence_policy::{Index, Locality, Options};
 use ringfence_ruleset::KernelFeatures;
 use tokio::runtime;
@@ -38,6 +38,7 @@ use tracing::{error, info};
 
 use self::announce::Announcements;
 use self::gate::Gate;
+use self::hold::Doubts;
 use self::places::Places;
 use self::roster::Roster;
 use self::target::Target;
@@ -185,8 +186,8 @@ pub struct Controller {
     reports: Reports,
     metrics: Arc<Metrics>,
     synced: bool,
-    /// What the source has never been able to read.
-    unread: Vec<Source>,
+    /// Why something that isolates may be missing from what is known.
+    doubts: Doubts,
     observer: Observer,
     /// Pods that wait to be started.
     gate: Gate,
@@ -247,7 +248,7 @@ impl Controller {
             snapshot: empty,
             metrics: Arc::new(Metrics::new()?),
             synced: false,
-            unread: Vec::new(),
+            doubts: Doubts::default(),
             runs: 0,
             retries: BTreeSet::new(),
             verified: None,

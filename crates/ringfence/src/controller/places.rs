@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ringfence_cri::{Change, Health};
-use ringfence_model::{Pod, PodUid};
+use ringfence_model::{NamespacedName, Pod, PodUid};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -25,15 +25,31 @@ pub(super) struct Places {
 }
 
 struct Hooked {
+    place: Place,
     sandbox: String,
-    path: PathBuf,
     /// When it was said: sandboxes that were made later go before it.
     at: SystemTime,
 }
 
+/// Where a sandbox is.
+struct Place {
+    path: Result<PathBuf, Arc<str>>,
+    /// What its pod is called, if it is or may be a static one: the API's mirror of that name may have the place, as long as
+    /// nobody has the sandbox's own UID. The kubelet gives each of a file's pods its name, and nobody else can have a pod of
+    /// that name at the same time; whoever may make one there may as well change the mirror. What a mirror claims by its
+    /// annotation alone anybody can claim.
+    static_pod: Option<NamespacedName>,
+}
+
+impl Place {
+    fn is_of_mirror(&self, pod: &Pod) -> bool {
+        self.static_pod.as_ref() == Some(&pod.name)
+    }
+}
+
 struct Runtime {
     /// Of every sandbox on the node, also of pods that are not known (yet).
-    placed: HashMap<PodUid, Result<PathBuf, Arc<str>>>,
+    placed: HashMap<PodUid, Place>,
     /// Whether it has told everything once.
     synced: bool,
     poke: Poke,
@@ -96,10 +112,14 @@ impl Places {
 
     // === Hooks ===
 
-    /// Takes in what a hook says of a sandbox that is new.
-    pub(super) fn hook(&mut self, pod: PodUid, sandbox: String, path: PathBuf) {
+    /// Takes in what a hook says of a sandbox that is new. `static_pod`: what its pod is called, if it may be a static one.
+    pub(super) fn hook(&mut self, pod: PodUid, sandbox: String, path: PathBuf, static_pod: Option<NamespacedName>) {
         let at = SystemTime::now();
-        self.hooked.insert(pod, Hooked { sandbox, path, at });
+        let place = Place {
+            path: Ok(path),
+            static_pod,
+        };
+        self.hooked.insert(pod, Hooked { place, sandbox, at });
     }
 
     /// The sandbox goes. The pod whose place may have changed.
@@ -133,12 +153,16 @@ impl Places {
     }
 
     /// Asks the runtime now, if it has not said where this pod's sandbox is.
-    pub(super) fn look_for(&self, pod: &PodUid) {
-        if let Some(runtime) = &self.runtime
-            && !matches!(runtime.placed.get(pod), Some(Ok(_)))
-            && !self.hooked.contains_key(pod)
-        {
-            (runtime.poke)();
+    pub(super) fn look_for(&self, pod: &Pod) {
+        if let Some(runtime) = &self.runtime {
+            let said = [Some(&pod.uid), pod.mirror_of.as_ref()].into_iter().flatten();
+            let mut places = said.filter_map(|uid| {
+                let hooked = self.hooked.get(uid).map(|hooked| &hooked.place);
+                hooked.or_else(|| runtime.placed.get(uid))
+            });
+            if !places.any(|place| place.path.is_ok()) {
+                (runtime.poke)();
+            }
         }
     }
 
@@ -151,17 +175,23 @@ impl Places {
                 path,
                 sandbox,
                 created,
+                static_pod,
             } => {
                 // From here on the lists know it, or a newer one that nobody has asked about.
                 let overtakes = |hooked: &Hooked| hooked.sandbox == sandbox || created > Some(hooked.at);
                 if self.hooked.get(&pod).is_some_and(overtakes) {
                     self.hooked.remove(&pod);
                 }
-                runtime.placed.insert(pod.clone(), Ok(path));
+                let path = Ok(path);
+                runtime.placed.insert(pod.clone(), Place { path, static_pod });
                 pod
             }
             Change::Unusable { pod, reason, .. } => {
-                runtime.placed.insert(pod.clone(), Err(reason.into()));
+                let place = Place {
+                    path: Err(reason.into()),
+                    static_pod: None,
+                };
+                runtime.placed.insert(pod.clone(), place);
                 pod
             }
             Change::Gone { pod } => {
@@ -175,12 +205,15 @@ impl Places {
         })
     }
 
-    /// Where a pod's network namespace is. The runtime's word goes before the template.
-    pub(super) fn of(&self, pod: &Pod) -> Result<PathBuf, NoPlace> {
-        if let Some(hooked) = self.hooked.get(&pod.uid) {
-            return Ok(hooked.path.clone());
+    /// Where a pod's network namespace is. The runtime's word goes before the template. `mirrored`: the UID that it claims to
+    /// have there, if nobody else has it.
+    pub(super) fn of(&self, pod: &Pod, mirrored: Option<&PodUid>) -> Result<PathBuf, NoPlace> {
+        let hooked = |uid: &PodUid| self.hooked.get(uid).map(|hooked| &hooked.place);
+        let of_mirror = || mirrored.and_then(hooked).filter(|place| place.is_of_mirror(pod));
+        if let Some(Place { path: Ok(path), .. }) = hooked(&pod.uid).or_else(of_mirror) {
+            return Ok(path.clone());
         }
-        let said = self.runtime.as_ref().map(|runtime| runtime.of(&pod.uid));
+        let said = self.runtime.as_ref().map(|runtime| runtime.of(pod, mirrored));
         match (said, &self.template) {
             (Some(Ok(path)), _) => Ok(path),
             (_, Some(template)) => template
@@ -193,10 +226,11 @@ impl Places {
 }
 
 impl Runtime {
-    fn of(&self, pod: &PodUid) -> Result<PathBuf, Arc<str>> {
+    fn of(&self, pod: &Pod, mirrored: Option<&PodUid>) -> Result<PathBuf, Arc<str>> {
         let name = || self.health.borrow().name().to_owned();
-        match self.placed.get(pod) {
-            Some(place) => place.clone(),
+        let of_mirror = || self.placed.get(mirrored?).filter(|place| place.is_of_mirror(pod));
+        match self.placed.get(&pod.uid).or_else(of_mirror) {
+            Some(place) => place.path.clone(),
             None if self.synced => Err(format!("no sandbox for it in {} yet", name()).into()),
             None => Err(format!("{} has not listed its sandboxes yet", name()).into()),
         }
@@ -240,12 +274,13 @@ mod tests {
             path: path.into(),
             sandbox: "s".into(),
             created: None,
+            static_pod: None,
         }
     }
 
     #[track_caller]
     fn check(places: &Places, pod: &Pod, expected: Result<&str, &str>) {
-        let found = places.of(pod).map_err(NoPlace::into_reason);
+        let found = places.of(pod, pod.mirror_of.as_ref()).map_err(NoPlace::into_reason);
         assert_eq!(found, expected.map(PathBuf::from).map_err(Arc::from));
     }
 
@@ -258,11 +293,11 @@ mod tests {
         assert_eq!(places.take(Change::Synced), None);
         assert!(places.complete());
         check(&places, &web, Err("no sandbox for it in containerd yet"));
-        places.look_for(&web.uid);
+        places.look_for(&web);
         assert_eq!(pokes.load(Ordering::Relaxed), 1);
         assert_eq!(places.take(found(&web, "/run/netns/cni-1")), Some(web.uid.clone()));
         check(&places, &web, Ok("/run/netns/cni-1"));
-        places.look_for(&web.uid);
+        places.look_for(&web);
         assert_eq!(pokes.load(Ordering::Relaxed), 1, "it is known");
         let unusable = Change::Unusable {
             pod: web.uid.clone(),
@@ -271,7 +306,7 @@ mod tests {
         };
         places.take(unusable);
         check(&places, &web, Err("it has no details"));
-        places.look_for(&web.uid);
+        places.look_for(&web);
         assert_eq!(pokes.load(Ordering::Relaxed), 2);
         places.take(Change::Gone { pod: web.uid.clone() });
         check(&places, &web, Err("no sandbox for it in containerd yet"));
@@ -282,7 +317,7 @@ mod tests {
         let Fake { mut places, .. } = fake(false);
         let web = pod("shop", "web");
         places.take(found(&web, "/run/netns/cni-1"));
-        places.hook(web.uid.clone(), "new".into(), "/run/netns/cni-2".into());
+        places.hook(web.uid.clone(), "new".into(), "/run/netns/cni-2".into(), None);
         check(&places, &web, Ok("/run/netns/cni-2"));
         // The lists are about the sandbox before, which goes.
         places.take(found(&web, "/run/netns/cni-1"));
@@ -294,6 +329,7 @@ mod tests {
             path: "/run/netns/cni-2".into(),
             sandbox: "new".into(),
             created: None,
+            static_pod: None,
         };
         places.take(listed);
         check(&places, &web, Ok("/run/netns/cni-2"));
@@ -302,22 +338,71 @@ mod tests {
         check(&places, &web, Err("containerd has not listed its sandboxes yet"));
 
         // One that is made while nobody asks.
-        places.hook(web.uid.clone(), "lost".into(), "/run/netns/cni-4".into());
+        places.hook(web.uid.clone(), "lost".into(), "/run/netns/cni-4".into(), None);
         let newer = Change::Found {
             pod: web.uid.clone(),
             path: "/run/netns/cni-5".into(),
             sandbox: "newer".into(),
             created: Some(SystemTime::now() + std::time::Duration::from_secs(1)),
+            static_pod: None,
         };
         places.take(newer);
         check(&places, &web, Ok("/run/netns/cni-5"));
         places.take(Change::Gone { pod: web.uid.clone() });
 
         // One whose start was refused is in no list.
-        places.hook(web.uid.clone(), "refused".into(), "/run/netns/cni-3".into());
+        places.hook(web.uid.clone(), "refused".into(), "/run/netns/cni-3".into(), None);
         assert_eq!(places.unhook("another"), None);
         assert_eq!(places.unhook("refused"), Some(web.uid.clone()));
         check(&places, &web, Err("containerd has not listed its sandboxes yet"));
+    }
+
+    #[test]
+    fn a_mirror_has_the_place_of_the_static_pod_of_its_name_and_nobody_else_has() {
+        let waits = "no sandbox for it in containerd yet";
+        let mut mirror = pod("shop", "web-n1");
+        let mut forged = pod("bank", "thief");
+        let sandbox = PodUid::new("0123456789abcdef0123456789abcdef").expect("valid");
+        let of_web = Some(mirror.name.clone());
+        mirror.mirror_of = Some(sandbox.clone());
+        forged.mirror_of = Some(sandbox.clone());
+        let said = |static_pod: Option<NamespacedName>| Change::Found {
+            pod: sandbox.clone(),
+            path: "/run/netns/cni-1".into(),
+            sandbox: "s".into(),
+            created: None,
+            static_pod,
+        };
+        for by_hook in [false, true] {
+            let Fake { mut places, pokes } = fake(false);
+            places.take(Change::Synced);
+            places.look_for(&mirror);
+            assert_eq!(pokes.load(Ordering::Relaxed), 1);
+            if by_hook {
+                places.hook(sandbox.clone(), "s".into(), "/run/netns/cni-1".into(), of_web.clone());
+            } else {
+                places.take(said(of_web.clone()));
+            }
+            check(&places, &mirror, Ok("/run/netns/cni-1"));
+            check(&places, &forged, Err(waits));
+            // Somebody else has that UID.
+            assert!(places.of(&mirror, None).is_err());
+            places.look_for(&mirror);
+            assert_eq!(pokes.load(Ordering::Relaxed), 1, "it is known");
+            if by_hook {
+                assert_eq!(places.unhook("s"), Some(sandbox.clone()));
+            } else {
+                places.take(Change::Gone { pod: sandbox.clone() });
+            }
+            check(&places, &mirror, Err(waits));
+            // The sandbox of a pod of the API has no mirror, whatever its name.
+            if by_hook {
+                places.hook(sandbox.clone(), "s".into(), "/run/netns/cni-1".into(), None);
+            } else {
+                places.take(said(None));
+            }
+            check(&places, &mirror, Err(waits));
+        }
     }
 
     #[test]
@@ -330,7 +415,7 @@ mod tests {
         places.take(Change::Gone { pod: web.uid.clone() });
         check(&places, &web, Ok("/run/netns/shop.web"));
         let odd = pod("shop", "a/b");
-        assert!(matches!(places.of(&odd), Err(NoPlace::Never(_))));
+        assert!(matches!(places.of(&odd, None), Err(NoPlace::Never(_))));
 
         let (places, changes) = Places::new(NetnsTemplate::default(), None);
         assert!(changes.is_none() && places.complete() && places.health().is_none());

@@ -1,6 +1,6 @@
 //! The local pods: their network namespaces, their appliers, their rulesets.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +20,10 @@ use crate::findings::Finder;
 impl Controller {
     pub(super) fn track(&mut self, pod: &Pod, now: Instant) {
         self.touched.insert(pod.uid.clone());
-        self.places.look_for(&pod.uid);
+        self.places.look_for(pod);
         if let Some(target) = self.targets.get_mut(&pod.uid) {
             let same = target.pod.attachments == pod.attachments;
+            let moved = target.pod.mirror_of != pod.mirror_of;
             target.pod = Arc::new(pod.clone());
             // Other attachments often mean other interfaces: look now and not only at the next comparison.
             if let Some(applier) = target.applier().filter(|_| !same) {
@@ -32,9 +33,12 @@ impl Controller {
                 target.interfaces = None;
                 self.open(&pod.uid, Cause::Netns, now);
             }
+            if moved {
+                self.place_one(&pod.uid, now);
+            }
             return;
         }
-        let path = self.places.of(pod);
+        let path = self.place_of(pod);
         if let Err(NoPlace::Never(message)) = &path {
             let finding = Diagnostic {
                 source: pod_source(&pod.name),
@@ -54,6 +58,7 @@ impl Controller {
         self.names.entry(pod.name.clone()).or_default().insert(pod.uid.clone());
         self.announcements.arrived(&pod.name);
         self.elect(&pod.name, now);
+        self.place_mirrors(&pod.uid, now);
     }
 
     /// The pod is gone, or it has ended. Its rules stay as long as its network namespace (never open).
@@ -75,12 +80,14 @@ impl Controller {
                 self.names.remove(&name);
             }
         }
+        self.forget_ending(&name.namespace);
         info!(
             pod = name.to_string().as_str(),
             uid = pod.as_str(),
             "Pod is gone: its rules stay as long as its network namespace"
         );
         self.elect(&name, now);
+        self.place_mirrors(pod, now);
     }
 
     /// Of several pods of one name only the newest may use the path: the others' namespaces are gone or going.
@@ -151,7 +158,7 @@ impl Controller {
             Ok(applier) => {
                 // Otherwise the first ruleset waits for the facts, which may change it.
                 // Nor is anything written before it is known what is there, where that may have to stay.
-                if target.facts_known && self.unread.is_empty() {
+                if target.facts_known && self.doubts.about(&target.pod.name).is_none() {
                     applier.mailbox().enforce(target.give(), target.stamp.take());
                 }
                 target.phase = Phase::Opening(applier);
@@ -180,12 +187,33 @@ impl Controller {
         }
     }
 
-    /// Gives a pod the place that is known for it now.
+    /// Gives a pod the place that is known for it now, and its mirror, if it is one that the API does not know.
     pub(super) fn place(&mut self, pod: &PodUid, now: Instant) {
+        self.place_one(pod, now);
+        self.place_mirrors(pod, now);
+    }
+
+    /// Whoever has the UID itself comes before all who claim it.
+    fn place_of(&self, pod: &Pod) -> Result<PathBuf, NoPlace> {
+        let claimed = pod.mirror_of.as_ref();
+        self.places
+            .of(pod, claimed.filter(|uid| !self.targets.contains_key(*uid)))
+    }
+
+    fn place_mirrors(&mut self, of: &PodUid, now: Instant) {
+        let claims = |target: &Target| target.pod.mirror_of.as_ref() == Some(of);
+        let mirrors = self.targets.iter().filter(|(_, target)| claims(target));
+        for mirror in mirrors.map(|(pod, _)| pod.clone()).collect::<Vec<_>>() {
+            self.place_one(&mirror, now);
+        }
+    }
+
+    fn place_one(&mut self, pod: &PodUid, now: Instant) {
+        let Some(target) = self.targets.get(pod) else { return };
+        let path = self.place_of(&target.pod).map_err(NoPlace::into_reason);
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
-        let path = self.places.of(&target.pod).map_err(NoPlace::into_reason);
         // Another sandbox at the same path is seen there as another namespace.
         if path == target.path {
             return;
@@ -220,15 +248,18 @@ impl Controller {
     }
 
     pub(super) fn seen(&mut self, pod: &PodUid, path: &Path, id: Option<NetnsId>, now: Instant) {
-        // Before that, nothing is opened; then everything is.
-        if !self.synced {
-            return;
-        }
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
         // It has another place since then.
         if target.path.as_deref() != Ok(path) {
+            return;
+        }
+        if target.silent.take().is_some() {
+            self.touched.insert(pod.clone());
+        }
+        // Before that, nothing is opened; then everything is.
+        if !self.synced {
             return;
         }
         let held = match &target.phase {
@@ -266,6 +297,28 @@ impl Controller {
         }
     }
 
+    /// Nobody can say what is at the pod's path. Rules that are in force stay, and nobody else waits for it.
+    pub(super) fn silent(&mut self, pod: &PodUid, path: &Path) {
+        let Some(target) = self.targets.get_mut(pod) else {
+            return;
+        };
+        if target.path.as_deref() != Ok(path) {
+            return;
+        }
+        warn!(
+            pod = target.pod.name.to_string().as_str(),
+            uid = pod.as_str(),
+            path = path.to_str().unwrap_or_default(),
+            "The path of a network namespace does not answer: it is waited for, and others are not"
+        );
+        let reason = format!(
+            "{} does not answer: the file system that it is on hangs",
+            path.display()
+        );
+        target.silent = Some(reason.into());
+        self.touched.insert(pod.clone());
+    }
+
     pub(super) fn opened(&mut self, pod: &PodUid, run: u64, result: Result<Opened, OpenError>, now: Instant) {
         if !self.is_current(pod, run) {
             return;
@@ -274,6 +327,7 @@ impl Controller {
             return;
         };
         self.touched.insert(pod.clone());
+        target.silent = None;
         match result {
             Ok(Opened { id, facts, found }) => {
                 if let Phase::Opening(applier) = std::mem::replace(&mut target.phase, Phase::Broken) {
@@ -281,7 +335,8 @@ impl Controller {
                 }
                 target.facts_known = true;
                 target.has_rules = found.is_some();
-                target.note_found(id, found.filter(|_| !self.unread.is_empty()));
+                let doubt = self.doubts.about(&target.pod.name);
+                target.note_found(id, found.filter(|_| doubt.is_some()));
                 // What the watcher has seen before may be another one, and its number is free for the next: now that this
                 // one is held, the watcher is to say anew what is there.
                 if let Ok(path) = target.path.clone() {
@@ -335,14 +390,18 @@ impl Controller {
         let Some(target) = self.targets.get_mut(pod) else {
             return;
         };
+        let doubt = self.doubts.about(&target.pod.name);
+        if let Phase::Live(applier, _) = &target.phase
+            && let Some(doubt) = target.must_hold(doubt)
+        {
+            applier.mailbox().keep();
+            target.hold(doubt);
+            return;
+        }
         match &target.phase {
             Phase::Live(..) if target.nothing_to_do() => {
                 self.gate.needs_nothing(pod);
                 target.retire();
-            }
-            Phase::Live(applier, _) if target.must_hold(&self.unread) => {
-                applier.mailbox().keep();
-                target.hold(&self.unread);
             }
             Phase::Live(applier, _) => {
                 let mailbox = Arc::clone(applier.mailbox());
@@ -353,7 +412,7 @@ impl Controller {
                 }
                 mailbox.enforce(target.give(), target.stamp.take());
             }
-            Phase::Opening(applier) if target.facts_known && self.unread.is_empty() => {
+            Phase::Opening(applier) if target.facts_known && doubt.is_none() => {
                 let mailbox = Arc::clone(applier.mailbox());
                 mailbox.enforce(target.give(), target.stamp.take());
             }

@@ -67,6 +67,11 @@ impl Roster {
         self.pods.get(pod).is_some_and(|entry| entry.on_the_node)
     }
 
+    /// Whether the namespace is being deleted.
+    pub(super) fn is_terminating(&self, namespace: &str) -> bool {
+        self.terminating.contains(namespace)
+    }
+
     /// Takes in an object or its change.
     pub(super) fn apply(&mut self, object: &Object, local: bool) {
         match object {

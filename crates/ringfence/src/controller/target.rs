@@ -54,6 +54,8 @@ pub(super) struct Target {
     pub(super) earlier: Option<Earlier>,
     /// Why it stays although something else is wanted.
     pub(super) held: Option<Arc<str>>,
+    /// Why nobody can say what is at its path.
+    pub(super) silent: Option<Arc<str>>,
     state: State,
     since: SystemTime,
 }
@@ -113,6 +115,7 @@ impl Target {
             handed_over: false,
             earlier: None,
             held: None,
+            silent: None,
             state: State::Pending("it is new".into()),
             // The first row says since when.
             since: SystemTime::UNIX_EPOCH,
@@ -146,6 +149,7 @@ impl Target {
         self.has_rules = false;
         self.handed_over = false;
         self.held = None;
+        self.silent = None;
         self.failure = None;
     }
 
@@ -197,6 +201,7 @@ impl Target {
     pub(super) fn settled(&self) -> bool {
         self.failure.is_some()
             || self.held.is_some()
+            || self.silent.is_some()
             || match &self.phase {
                 Phase::Absent(_) | Phase::Idle(_) | Phase::Broken => true,
                 Phase::Opening(_) => false,
@@ -244,6 +249,11 @@ impl Target {
                 (Phase::Live(..), InKernel::Holds(Some(_))) => State::Pending("its rules are being removed".into()),
                 _ => State::Open,
             };
+        }
+        if let (Some(why), Phase::Absent(_) | Phase::Opening(_) | Phase::Idle(_) | Phase::Broken) =
+            (&self.silent, &self.phase)
+        {
+            return State::Pending(Arc::clone(why));
         }
         match (&self.phase, &self.in_kernel) {
             (Phase::Live(..), InKernel::Holds(Some(_))) => State::Enforced,

@@ -26,6 +26,7 @@ impl Controller {
             Event::Sandboxes(changes) => changes.into_iter().for_each(|change| self.sandbox(change, now)),
             Event::Hook(hook) => self.hook(hook, now),
             Event::Netns(NetnsEvent::Seen { pod, path, id }) => self.seen(&pod, &path, id, now),
+            Event::Netns(NetnsEvent::Silent { pod, path }) => self.silent(&pod, &path),
             Event::Netns(NetnsEvent::Opened { pod, run, result }) => self.opened(&pod, run, result, now),
             Event::Netns(NetnsEvent::Facts { pod, run, facts }) => {
                 if self.is_current(&pod, run) {
@@ -104,7 +105,7 @@ impl Controller {
                 self.report(&change);
             }
             Update::Synced { unread } => {
-                self.unread = unread;
+                self.doubts.unread = unread;
                 self.source_synced(now);
             }
             Update::Unread(unread) => self.unread_changed(unread),
@@ -127,7 +128,10 @@ impl Controller {
                 }
             }
             Object::Policy(_) => self.note(Cause::Policy, now),
-            Object::Namespace(_) => self.note(Cause::Namespace, now),
+            Object::Namespace(namespace) => {
+                self.note(Cause::Namespace, now);
+                self.note_namespace(&namespace.name, Some(namespace));
+            }
             Object::Network(_) => self.note(Cause::Network, now),
         }
         self.roster.apply(&object, local);
@@ -157,6 +161,9 @@ impl Controller {
         self.roster.remove(key);
         self.announcements.removed(key);
         self.index.remove(key);
+        if let ObjectKey::Namespace(name) = key {
+            self.note_namespace(name, None);
+        }
     }
 
     fn source_synced(&mut self, now: Instant) {
@@ -174,10 +181,10 @@ impl Controller {
             policies = self.roster.policies().len(),
             "Source has delivered everything once: enforcement begins"
         );
-        if !self.unread.is_empty() {
+        if !self.doubts.unread.is_empty() {
             warn!(
                 source = &*self.setup.source,
-                unread = listed(&self.unread).as_str(),
+                unread = listed(&self.doubts.unread).as_str(),
                 "Not everything could be read: what rules of an earlier run isolate stays isolated until it can"
             );
         }
@@ -186,22 +193,6 @@ impl Controller {
             self.open(&pod, Cause::Start, now);
         }
         self.introduce_listed(now);
-    }
-
-    /// Another list of what could not be read: pods that were held for it may have their rules now.
-    fn unread_changed(&mut self, unread: Vec<Source>) {
-        self.unread = unread;
-        if self.unread.is_empty() {
-            info!(source = &*self.setup.source, "Everything in the source has been read");
-        }
-        for (pod, target) in &mut self.targets {
-            if self.unread.is_empty() {
-                target.forget_found();
-            }
-            if target.held.is_some() {
-                self.due.insert(pod.clone());
-            }
-        }
     }
 
     /// The event that started this turn: the first one's kind and time count for all.

@@ -71,6 +71,7 @@ fn ruleset(ipam: &str, kernel: ringfence_ruleset::KernelFeatures) -> Result<ring
         ipam: [ipam.into()].into(),
     }));
     index.apply(Object::Pod(Pod {
+        mirror_of: None,
         uid: uid.clone(),
         name: NamespacedName::new("x", "client"),
         node: None,

@@ -149,6 +149,7 @@ impl Stage {
         });
         Ok(Model {
             uid: PodUid::new(&format!("p{number}"))?,
+            mirror_of: None,
             name: NamespacedName::new(pod.namespace(), pod.name()),
             node: Some("node-1".into()),
             labels: Labels::default(),

@@ -25,6 +25,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
 pub struct World {
     pub folder: ManifestFolder,
     prefix: String,
+    /// Where namespaces are looked for, if not under their names in /run/netns.
+    pub netns_path: Option<String>,
     agent: Option<Agent>,
 }
 
@@ -35,6 +37,7 @@ impl World {
         Self {
             folder: ManifestFolder::new().expect("a folder"),
             prefix: format!("rf-agent-{name}-p{}n{count}-", std::process::id()),
+            netns_path: None,
             agent: None,
         }
     }
@@ -50,7 +53,8 @@ impl World {
     }
 
     pub fn arguments(&self) -> Vec<String> {
-        let template = format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
+        let usual = || format!("/run/netns/{}{{namespace}}.{{name}}", self.prefix);
+        let template = self.netns_path.clone().unwrap_or_else(usual);
         let mut arguments = self.folder.arguments("n1", &template);
         arguments.extend(["--resync", "1"].map(ToOwned::to_owned));
         arguments
@@ -245,6 +249,18 @@ pub fn pod_with(name: &str, uid: &str, address: &str, started: &str) -> Manifest
         "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "example.invalid/app:1"}]},
         "status": {"phase": "Running", "podIP": primary, "startTime": started},
     }))
+}
+
+/// The mirror that the kubelet of `n1` makes of a static pod `shop/NAME`, which the runtime knows by that other UID.
+pub fn mirror(name: &str, uid: &str, of: &str, address: &str) -> Manifest {
+    let mut mirror = pod_with(name, uid, address, "2026-01-01T00:00:00Z");
+    let metadata = &mut mirror.0["metadata"];
+    for key in ["mirror", "hash"] {
+        metadata["annotations"][format!("kubernetes.io/config.{key}")] = of.into();
+    }
+    metadata["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true}]);
+    mirror
 }
 
 /// Closes the ingress of `net1` of the pods with this label.

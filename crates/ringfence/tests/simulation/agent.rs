@@ -259,6 +259,7 @@ fn told(event: &Event) -> String {
         Event::Netns(NetnsEvent::Seen { pod, path, id }) => {
             format!("at {} of {pod} is {:?}", path.display(), id.map(|id| id.inode))
         }
+        Event::Netns(NetnsEvent::Silent { pod, path }) => format!("{} of {pod} does not answer", path.display()),
         Event::Netns(NetnsEvent::Facts { pod, run, .. }) => format!("other interfaces of {pod} from applier {run}"),
         Event::Apply(applied) => {
             let wanted = if applied.wanted.is_some() { "rules" } else { "no rules" };

@@ -12,7 +12,7 @@ use ringfence_ruleset::{Decision, Hook, Packet, Ruleset, Tracer};
 
 use crate::agent::Agent;
 use crate::cluster::{ADDRESSES, interface};
-use crate::node::{Commit, Node};
+use crate::node::{Commit, Node, Tables};
 use crate::packets::{Kind, Talk, packet, way};
 
 /// What the checks remember of one agent process.
@@ -24,12 +24,25 @@ pub struct Ledger {
     newest: BTreeMap<u64, u64>,
     /// What appliers of this process have found in each namespace when they opened it.
     found: BTreeMap<u64, Vec<Option<Ruleset>>>,
+    /// Where that was something that rulesets cannot say.
+    unknown: BTreeSet<u64>,
 }
 
 impl Ledger {
     /// An applier has opened a namespace.
-    pub fn note(&mut self, serial: u64, found: Option<Ruleset>) {
-        self.found.entry(serial).or_default().push(found);
+    pub fn note(&mut self, serial: u64, found: Tables) {
+        if found.is_err() {
+            self.unknown.insert(serial);
+        }
+        self.found.entry(serial).or_default().push(found.unwrap_or_default());
+    }
+
+    /// Whether appliers of this process have found this in a namespace, and would open something by `wanted`.
+    pub fn may_hold(&self, serial: u64, held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> bool {
+        let mut found = self.found.get(&serial).into_iter().flatten();
+        // Of what is not understood, it is assumed that it closes everything.
+        self.unknown.contains(&serial)
+            || held.is_some_and(|held| !Openings::of(held).cover(wanted)) && found.any(|found| found.as_ref() == held)
     }
 
     /// 142, 226, 227: a transaction leaves one state that was wanted, not older than the one before; the only other one is
@@ -109,18 +122,21 @@ impl Ledger {
                 );
             }
         }
-        // 139: what earlier rules isolate stays so while not everything could be read.
-        if has_unread
+        // 138, 139: what earlier rules isolate stays so while not everything could be read, and while the namespace ends.
+        let ends = agent.reference.ends(pod);
+        if (has_unread || ends)
             && !tampered
             && let Ok(Some(before)) = before
             // Only what was found first is of an earlier agent.
             && self.found.get(serial).and_then(|found| found.first()).is_some_and(|first| first.as_ref() == Some(before))
             && !Openings::of(before).cover(after)
         {
-            node.violation(
-                "s139",
-                format!("applier {run} opens {pod} while not everything could be read"),
-            );
+            let (statement, why) = if ends {
+                ("s138", "its namespace is being deleted")
+            } else {
+                ("s139", "not everything could be read")
+            };
+            node.violation(statement, format!("applier {run} opens {pod} while {why}"));
         }
     }
 }

@@ -64,11 +64,13 @@ pub struct Cluster {
     pub objects: BTreeMap<ObjectKey, Object>,
     runner: TestRunner,
     born: u32,
+    /// Whether namespaces are deleted more often than not.
+    ending: bool,
 }
 
 impl Cluster {
     /// A cluster in which something is going on already.
-    pub fn new(dice: &mut Dice) -> Self {
+    pub fn new(dice: &mut Dice, ending: bool) -> Self {
         let mut seed = [0; 32];
         for part in seed.chunks_mut(8) {
             part.copy_from_slice(&dice.roll().to_le_bytes());
@@ -78,6 +80,7 @@ impl Cluster {
             objects: BTreeMap::new(),
             runner: TestRunner::new_with_rng(Config::default(), rng),
             born: 0,
+            ending,
         };
         for _ in 0..4 + dice.below(12) {
             cluster.edit(dice);
@@ -107,7 +110,8 @@ impl Cluster {
             }
             1 => self.remove_one(dice, |key| matches!(key, ObjectKey::Policy(_))),
             2 => {
-                let namespace: Namespace = self.draw(&generate::namespace(PALETTE));
+                let mut namespace: Namespace = self.draw(&generate::namespace(PALETTE));
+                namespace.terminating |= self.ending && dice.chance(700);
                 self.put(Object::Namespace(namespace))
             }
             3 => self.remove_one(dice, |key| matches!(key, ObjectKey::Namespace(_))),
@@ -159,6 +163,7 @@ impl Cluster {
         self.born += 1;
         let (namespace, local) = SLOTS[slot];
         Pod {
+            mirror_of: None,
             uid: PodUid::new(&format!("u{slot}-{}", self.born)).expect("valid"),
             name: NamespacedName::new(namespace, format!("pod-{slot}")),
             node: Some(if local { NODE } else { "n2" }.into()),

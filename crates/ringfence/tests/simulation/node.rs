@@ -51,6 +51,9 @@ pub struct Namespace {
     pub held: usize,
 }
 
+/// What is in our tables; an error is something that rulesets cannot say.
+pub type Tables = Result<Option<Ruleset>, &'static str>;
+
 /// A transaction that has changed our tables.
 #[derive(Debug)]
 pub struct Commit {
@@ -61,8 +64,8 @@ pub struct Commit {
     pub tampered: bool,
     /// Devices that had gone with their chains.
     pub lost: BTreeSet<InterfaceName>,
-    pub before: Result<Option<Ruleset>, &'static str>,
-    pub after: Result<Option<Ruleset>, &'static str>,
+    pub before: Tables,
+    pub after: Tables,
     pub ops: usize,
 }
 
@@ -76,7 +79,7 @@ pub struct Node {
     /// What has not been looked at by the checks.
     pub commits: RefCell<Vec<Commit>>,
     /// What appliers have found in namespaces that they opened.
-    pub opened: RefCell<Vec<(u64, Option<Ruleset>)>>,
+    pub opened: RefCell<Vec<(u64, Tables)>>,
     /// What the checks are to report.
     pub violations: RefCell<Vec<String>>,
     /// The answer to the next transaction is lost, which happens nevertheless.
@@ -345,7 +348,7 @@ impl Host for SimHost {
         let (id, found) = self
             .node
             .with(serial, |namespace| (namespace.id, namespace.nft.contents()));
-        self.node.opened.borrow_mut().push((serial, found.unwrap_or_default()));
+        self.node.opened.borrow_mut().push((serial, found));
         Ok(Inside {
             netns,
             id,

@@ -1,6 +1,6 @@
 //! What should be in force: the same objects through an index of the test's own, turn by turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringfence::event::{Event, NetnsEvent};
@@ -21,6 +21,11 @@ pub struct Reference {
     /// A policy may have stayed in force beyond its deletion (statement 138), which a new index cannot know.
     pub retains: bool,
     terminating: BTreeMap<Arc<str>, bool>,
+    /// Namespaces that were being deleted when the source had said everything, and have not been anything else since: what
+    /// an earlier agent has isolated there stays so (statement 138).
+    ending: BTreeSet<Arc<str>>,
+    /// The local pods, by namespace.
+    locals: BTreeMap<PodUid, Arc<str>>,
 }
 
 /// The part of what was found that rulesets depend on.
@@ -40,6 +45,8 @@ impl Reference {
             histories: BTreeMap::new(),
             retains: false,
             terminating: BTreeMap::new(),
+            ending: BTreeSet::new(),
+            locals: BTreeMap::new(),
         }
     }
 
@@ -69,10 +76,17 @@ impl Reference {
                 let Some(object) = &decoded.object else { return };
                 match object {
                     Object::Pod(pod) if !self.options.locality.holds(pod) || pod.terminal => {
+                        self.locals.remove(&pod.uid);
                         self.index.set_facts(&pod.uid, None);
+                    }
+                    Object::Pod(pod) => {
+                        self.locals.insert(pod.uid.clone(), pod.name.namespace.clone());
                     }
                     Object::Namespace(namespace) => {
                         self.terminating.insert(namespace.name.clone(), namespace.terminating);
+                        if !namespace.terminating {
+                            self.ending.remove(&namespace.name);
+                        }
                     }
                     _ => {}
                 }
@@ -80,17 +94,44 @@ impl Reference {
             }
             Update::Gone { key, .. } => {
                 match key {
-                    ObjectKey::Pod(pod) => self.index.set_facts(pod, None),
+                    ObjectKey::Pod(pod) => {
+                        self.locals.remove(pod);
+                        self.index.set_facts(pod, None);
+                    }
+                    ObjectKey::Namespace(namespace) => {
+                        self.terminating.remove(namespace);
+                    }
                     ObjectKey::Policy(policy) => {
                         self.retains |= self.terminating.get(&policy.name.namespace).copied().unwrap_or(false);
                     }
-                    _ => {}
+                    ObjectKey::Network(_) => {}
                 }
                 self.index.remove(key);
             }
-            Update::Synced { .. } => self.synced = true,
+            Update::Synced { .. } => {
+                self.synced = true;
+                let ending = self.terminating.iter().filter(|(_, ending)| **ending);
+                self.ending = ending.map(|(name, _)| name.clone()).collect();
+            }
             Update::Report { .. } | Update::Unread(_) => {}
         }
+        // One that is gone is known by the pods that it has left behind, as long as there are any.
+        let (terminating, locals) = (&self.terminating, &self.locals);
+        self.ending
+            .retain(|name| terminating.contains_key(name) || locals.values().any(|it| it == name));
+    }
+
+    /// Whether the pod's namespace has been on its way out for as long as the agent knows it.
+    pub fn ends(&self, pod: &PodUid) -> bool {
+        self.locals
+            .get(pod)
+            .is_some_and(|namespace| self.ending.contains(namespace))
+    }
+
+    /// Whether it is on its way out now.
+    pub fn is_ending(&self, pod: &PodUid) -> bool {
+        let terminating = |namespace| self.terminating.get(namespace).copied().unwrap_or(true);
+        self.locals.get(pod).is_some_and(terminating)
     }
 
     /// The turn is over: the pods that want something else now.

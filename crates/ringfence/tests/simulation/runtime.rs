@@ -221,6 +221,7 @@ impl Runtime {
                     path: sandbox.path.clone(),
                     sandbox: sandbox.id.clone(),
                     created: None,
+                    static_pod: None,
                 });
             }
         }

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringfence::event::Event;
-use ringfence_model::{Object, ObjectKey, PodUid, Scope};
+use ringfence::snapshot::State;
+use ringfence_model::{Object, ObjectKey, Pod, PodUid, Scope};
 use ringfence_netns::Facts;
-use ringfence_ruleset::KernelFeatures;
+use ringfence_policy::Openings;
+use ringfence_ruleset::{KernelFeatures, Ruleset};
 
 use crate::agent::{Actor, Agent, RESYNC, Stage};
 use crate::checks::{Ledger, fits, shown};
@@ -68,7 +70,8 @@ pub fn run(seed: u64, verbose: bool) -> Report {
     };
     let scope = *dice.pick(&[Scope::Secondary, Scope::All]);
     let mode = *dice.pick(&[Mode::Template, Mode::Runtime, Mode::Both]);
-    let cluster = Cluster::new(&mut dice);
+    // By the seed itself, so that the others stay what they were.
+    let cluster = Cluster::new(&mut dice, seed % 7 == 3);
     let node = Node::new(dice, faults, verbose);
     let lasting = node.chance(300);
     node.lasting_chains.set(lasting);
@@ -468,6 +471,7 @@ impl Simulation {
                 .borrow()
                 .as_ref()
                 .is_some_and(|agent| agent.reference.retains);
+            let isolated = self.isolated_for_good();
             self.kill();
             self.start();
             let unread = self.source.borrow().as_ref().is_some_and(Source::has_unread);
@@ -484,10 +488,57 @@ impl Simulation {
                 self.node
                     .violation("s229", "the next agent rewrites what is there".to_owned());
             }
-            if !retains {
-                self.check_all(None);
+            self.check_all(None);
+            self.check_isolated(&isolated);
+        }
+    }
+
+    /// What must stay isolated although nobody may know any more why: what is in force in pods whose namespace is being
+    /// deleted.
+    fn isolated_for_good(&self) -> Vec<(u64, Ruleset)> {
+        let cluster = self.cluster.borrow();
+        let ending = |pod: &&Pod| {
+            let namespace = cluster.objects.get(&ObjectKey::Namespace(pod.name.namespace.clone()));
+            matches!(namespace, Some(Object::Namespace(namespace)) if namespace.terminating)
+        };
+        let runtime = self.runtime.borrow();
+        let serials = cluster
+            .local()
+            .filter(ending)
+            .filter_map(|pod| runtime.namespace(&pod.uid));
+        serials
+            .filter_map(|serial| {
+                let held = self.node.with(serial, |namespace| namespace.nft.contents());
+                Some((serial, held.ok()??))
+            })
+            .collect()
+    }
+
+    /// 138: whoever has been started anew in between.
+    fn check_isolated(&self, before: &[(u64, Ruleset)]) {
+        if self.failed() {
+            return;
+        }
+        for (serial, before) in before {
+            self.node.meet("restarts while a namespace with isolated pods ends");
+            let after = self.node.with(*serial, |namespace| namespace.nft.contents());
+            let covered = after.is_ok_and(|after| Openings::of(before).cover(after.as_ref()));
+            if !covered {
+                let what = format!("the next agent opens namespace {serial}, whose pod's namespace is being deleted");
+                self.node.violation("s138", what);
             }
         }
+    }
+
+    /// 138: whether what is there is what an earlier agent has left, and why it stays.
+    fn is_held_for_good(&self, agent: &Agent, pod: &PodUid, serial: u64, wanted: Option<&Ruleset>) -> bool {
+        let held = self.node.with(serial, |namespace| namespace.nft.contents());
+        let held = held.unwrap_or_default();
+        let holds = agent.reference.is_ending(pod) && self.ledger.borrow().may_hold(serial, held.as_ref(), wanted);
+        if holds {
+            self.node.meet("pods held while their namespace ends");
+        }
+        holds
     }
 
     fn pick_victim(&self) -> Option<PodUid> {
@@ -605,6 +656,14 @@ impl Simulation {
             } else {
                 scratch.ruleset(pod)
             };
+            let Some(Object::Pod(object)) = cluster.objects.get(&ObjectKey::Pod(pod.clone())) else {
+                continue;
+            };
+            let status = snapshot.pods.get(&object.name);
+            let is_held = status.is_some_and(|it| it.pod.uid == *pod && matches!(it.state, State::Held(_)));
+            if is_held && self.is_held_for_good(agent, pod, *serial, wanted) {
+                continue;
+            }
             let held = self.node.with(*serial, |namespace| namespace.nft.contents());
             if held.as_ref().map(Option::as_ref) != Ok(wanted) {
                 let (held, wanted) = (held.map_or_else(str::to_owned, |it| shown(it.as_ref())), shown(wanted));
@@ -613,10 +672,7 @@ impl Simulation {
                     .violation(if victim.is_some() { "s228" } else { "s227" }, what);
                 return;
             }
-            let Some(Object::Pod(object)) = cluster.objects.get(&ObjectKey::Pod(pod.clone())) else {
-                continue;
-            };
-            match snapshot.pods.get(&object.name) {
+            match status {
                 Some(status) if status.pod.uid == *pod && fits(&status.state, wanted.is_some()) => {}
                 Some(status) => {
                     let what = format!(
