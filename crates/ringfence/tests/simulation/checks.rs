@@ -37,12 +37,16 @@ impl Ledger {
         self.found.entry(serial).or_default().push(found.unwrap_or_default());
     }
 
-    /// Whether appliers of this process have found this in a namespace, and would open something by `wanted`.
+    /// Whether what is held isolates what appliers of this process have found isolated in a namespace, and `wanted` would
+    /// not. It may be of this process: something else isolated as much, and has gone with the namespace's object.
     pub fn may_hold(&self, serial: u64, held: Option<&Ruleset>, wanted: Option<&Ruleset>) -> bool {
-        let mut found = self.found.get(&serial).into_iter().flatten();
+        let mut found = self.found.get(&serial).into_iter().flatten().flatten();
+        let isolates = |found: &Ruleset| {
+            let before = Openings::of(found);
+            before.cover(held) && !before.cover(wanted)
+        };
         // Of what is not understood, it is assumed that it closes everything.
-        self.unknown.contains(&serial)
-            || held.is_some_and(|held| !Openings::of(held).cover(wanted)) && found.any(|found| found.as_ref() == held)
+        self.unknown.contains(&serial) || found.any(isolates)
     }
 
     /// 142, 226, 227: a transaction leaves one state that was wanted, not older than the one before; the only other one is
