@@ -6,10 +6,8 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use common::{PROGRAM, World, add_link, closing, pod, pod_with, rules};
+use common::{COMMITTED, PROGRAM, World, add_link, closing, pod, pod_with, rules};
 use ringfence_testkit::manifest::{Policy, block, pods, port};
-
-const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
 
 #[test]
 fn s014_s131_a_saved_policy_is_enforced_and_a_removed_one_is_lifted() {

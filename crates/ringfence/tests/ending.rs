@@ -3,13 +3,10 @@
 
 mod common;
 
-use common::{World, closing, pod, rules};
+use common::{COMMITTED, HELD, World, closing, pod, rules};
 use ringfence_testkit::NamedNetns;
 use ringfence_testkit::manifest::{Manifest, Policy, block, port};
 use serde_json::json;
-
-const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
-const HELD: &str = "ringfence_pods{state=\"held\"}";
 
 fn namespace(ending: bool) -> Manifest {
     let mut namespace = json!({
@@ -51,15 +48,6 @@ fn killed(name: &str, policies: &[(&str, Manifest)]) -> (World, NamedNetns, Name
     (world, web, db)
 }
 
-/// Waits until everything saved so far has been read.
-fn settle(world: &World, mark: &str) {
-    world.save("zz-mark.yaml", &[closing(mark, "nobody")]);
-    world.eventually("the mark is read", || match world.get("/policies") {
-        (_, body) if body.contains(mark) => Ok(()),
-        (_, body) => Err(body),
-    });
-}
-
 #[test]
 fn s138_s139_policies_that_went_while_no_agent_ran_stay_in_force_in_a_namespace_that_is_being_deleted() {
     let (mut world, web, db) = killed("ending", &[("guard.yaml", closing("guard", "web"))]);
@@ -71,7 +59,7 @@ fn s138_s139_policies_that_went_while_no_agent_ran_stay_in_force_in_a_namespace_
         world.start();
         world.wait_state("web", "held");
         world.wait_state("db", "open");
-        settle(&world, "mark");
+        world.settle("mark");
         assert_eq!((rules(&web), rules(&db)), (before.clone(), String::new()));
         assert_eq!((world.metric(HELD), world.metric(COMMITTED)), (Some(1.0), Some(0.0)));
         world.kill();
@@ -107,7 +95,7 @@ fn s138_what_is_held_outlasts_the_namespaces_object_and_ends_with_another_of_its
     world.start();
     world.wait_state("web", "held");
     world.delete("namespace.yaml");
-    settle(&world, "gone");
+    world.settle("gone");
     assert_eq!(world.state("web").0, "held");
     assert_eq!(rules(&web), before);
     world.save("namespace.yaml", &[namespace(false)]);
@@ -115,7 +103,7 @@ fn s138_what_is_held_outlasts_the_namespaces_object_and_ends_with_another_of_its
     world.wait_state("web", "open");
     // From here on it is known what there was, so this is the index's business alone.
     world.save("namespace.yaml", &[namespace(true)]);
-    settle(&world, "ending");
+    world.settle("ending");
     assert_eq!(world.state("web").0, "open");
 }
 
@@ -131,7 +119,7 @@ fn s138_a_direction_that_nothing_known_isolates_is_enough_to_hold() {
     assert!(world.state("web").1.contains("ingress on net1 would be open"));
     // The other one goes while the agent knows it.
     world.delete("egress.yaml");
-    settle(&world, "both");
+    world.settle("both");
     assert_eq!(world.state("web").0, "held");
     assert_eq!((rules(&web), world.metric(COMMITTED)), (before, Some(0.0)));
 }
@@ -149,7 +137,7 @@ fn s138_what_isolates_as_much_replaces_what_has_gone_and_outlives_its_own_deleti
     let known = rules(&web);
     assert!(known.contains("192.0.2.0/24"), "{known}");
     world.delete("guard.yaml");
-    settle(&world, "deleted");
+    world.settle("deleted");
     assert_eq!(world.state("web").0, "enforced");
     assert_eq!(rules(&web), known);
     // The next agent does not know it.

@@ -7,10 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{World, closing, pod, pod_with};
+use common::{COMMITTED, World, closing, pod, pod_with};
 use ringfence_testkit::manifest::{Manifest, Policy, pods};
-
-const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
 
 /// Attaches strace to a process with all its threads, and returns when it is attached.
 fn attach(pid: u32, file: &Path) -> Child {

@@ -3,12 +3,9 @@
 
 mod common;
 
-use common::{World, closing, pod, rules};
+use common::{COMMITTED, HELD, World, closing, pod, rules};
 use ringfence_testkit::NamedNetns;
 use ringfence_testkit::manifest::{Policy, block, port};
-
-const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
-const HELD: &str = "ringfence_pods{state=\"held\"}";
 
 /// Neither YAML nor JSON.
 const BROKEN: &str = "kind: [\n";
@@ -28,15 +25,6 @@ fn killed(name: &str) -> (World, NamedNetns, NamedNetns) {
 
 fn spoil(world: &World, file: &str) {
     world.folder.save(file, BROKEN).expect("saved");
-}
-
-/// Waits until everything saved so far has been read.
-fn settle(world: &World, mark: &str) {
-    world.save("zz-mark.yaml", &[closing(mark, "nobody")]);
-    world.eventually("the mark is read", || match world.get("/policies") {
-        (_, body) if body.contains(mark) => Ok(()),
-        (_, body) => Err(body),
-    });
 }
 
 #[test]
@@ -76,7 +64,7 @@ fn s139_s228_a_file_that_broke_while_no_agent_ran_holds_its_pod_and_no_other() {
     // Mended as it was: nothing has to be written.
     world.save("guard.yaml", &[closing("guard", "web")]);
     world.wait_state("web", "enforced");
-    settle(&world, "again");
+    world.settle("again");
     assert_eq!(rules(&web), before);
     assert_eq!((world.metric(HELD), world.metric(COMMITTED)), (Some(0.0), Some(1.0)));
     // From here on its removal is meant.
@@ -94,7 +82,7 @@ fn s139_a_file_that_is_mended_without_the_policy_or_deleted_lets_go() {
         world.wait_state("web", "held");
         // Another fault is no mending, and what else happens changes nothing.
         world.folder.save("guard.yaml", "- no object\n").expect("saved");
-        settle(&world, "other-fault");
+        world.settle("other-fault");
         assert_eq!(world.state("web").0, "held");
         assert!(rules(&web).contains("chain net1-in"));
         if delete {
@@ -147,7 +135,7 @@ fn s139_rules_that_isolate_as_much_and_rules_of_this_run_are_not_held() {
         .select(&[("app", "web")])
         .isolate_egress();
     world.save("egress.yaml", &[egress.manifest()]);
-    settle(&world, "egress");
+    world.settle("egress");
     assert_eq!(world.state("web").0, "held");
     assert!(!rules(&web).contains("chain net1-out"));
 

@@ -21,6 +21,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
 
+/// Series of the metrics.
+pub const COMMITTED: &str = "ringfence_transactions_total{result=\"committed\"}";
+pub const HELD: &str = "ringfence_pods{state=\"held\"}";
+
 /// One node.
 pub struct World {
     pub folder: ManifestFolder,
@@ -136,6 +140,15 @@ impl World {
             (value == expected)
                 .then_some(())
                 .ok_or_else(|| format!("{value:?} and not {expected:?}"))
+        });
+    }
+
+    /// Waits until everything saved so far has been read.
+    pub fn settle(&self, mark: &str) {
+        self.save("zz-mark.yaml", &[closing(mark, "nobody")]);
+        self.eventually("the mark is read", || match self.get("/policies") {
+            (_, body) if body.contains(mark) => Ok(()),
+            (_, body) => Err(body),
         });
     }
 
