@@ -7,7 +7,7 @@
 //! (against 107). [`track_established`] puts entries the right way round into conntrack's table just before, so that
 //! the first packet under the ruleset already has its direction.
 //!
-//! Who opened a connection is no property of a socket, but shows in what TCP has counted ([`crate::opener`]), which the pod's
+//! Who opened a connection is no property of a socket, but shows in what TCP has counted (`opener.rs`), which the pod's
 //! processes have no influence on. TCP in SYN_SENT was opened by the pod, in SYN_RECV by the peer. Where the counters tell nothing, it is
 //! concluded from the other sockets:
 //! * If something listens on the local port, at the local or at any address, then the peer opened. A listener on `::`
