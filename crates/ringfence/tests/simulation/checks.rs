@@ -78,8 +78,6 @@ impl Ledger {
         *newest = (*newest).max(*run);
         let after = match after {
             Ok(after) => after.as_ref(),
-            // The last of its chains has gone with its device.
-            Err(_) if !commit.lost.is_empty() => return,
             Err(what) => return node.violation("s142", format!("applier {run} of {pod} leaves {what}")),
         };
         let reached = self.reached.get(&(*serial, pod.clone())).copied().unwrap_or(0);
@@ -142,6 +140,24 @@ impl Ledger {
             };
             node.violation(statement, format!("applier {run} opens {pod} while {why}"));
         }
+    }
+}
+
+/// 142: what an applier has written in one go, where nobody meddled, is one change. A second transaction there is the
+/// repair of chains that had gone with their device, without a new generation: nobody can know of them before the first
+/// (it is seen when that is read back, or by the comparison that was asked for along with the change). So the first is
+/// all that is wanted but for these chains, and the second brings these and nothing else.
+pub fn is_one_change(commits: &[&Commit]) -> bool {
+    match commits {
+        [] | [_] => true,
+        [change, repair] => {
+            let lacks = |whole: &Ruleset| {
+                let rest = without(whole, &change.lost);
+                rest != *whole && change.after == Ok(Some(rest))
+            };
+            repair.before == change.after && matches!(&repair.after, Ok(Some(whole)) if lacks(whole))
+        }
+        _ => false,
     }
 }
 

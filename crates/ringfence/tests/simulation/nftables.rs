@@ -52,7 +52,7 @@ impl Nftables {
             next.step(op, flags, port, devices).map_err(|errno| (position, errno))?;
         }
         next.generation += 1;
-        let changed = next.contents() != self.contents();
+        let changed = next.remains() != self.remains();
         *self = next;
         Ok(changed)
     }
@@ -189,13 +189,20 @@ impl Nftables {
 
     /// What a reader makes of both tables.
     pub fn contents(&self) -> Result<Option<Ruleset>, &'static str> {
+        match (self.remains(), self.tables.get(&TableFamily::Netdev)) {
+            (Ok(_), Some(netdev)) if netdev.table.chains.is_empty() => Err("table netdev without chains"),
+            (remains, _) => remains,
+        }
+    }
+
+    /// The same for those who know that chains have gone with their devices, perhaps all that table netdev had.
+    pub fn remains(&self) -> Result<Option<Ruleset>, &'static str> {
         let inet = self.tables.get(&TableFamily::Inet);
         let netdev = self.tables.get(&TableFamily::Netdev);
         match (inet, netdev) {
             (None, None) => Ok(None),
             (None, Some(_)) => Err("table netdev without table inet"),
             (Some(inet), Some(netdev)) if inet.comment != netdev.comment => Err("tables with different comments"),
-            (Some(_), Some(netdev)) if netdev.table.chains.is_empty() => Err("table netdev without chains"),
             (Some(inet), netdev) => Ok(Some(Ruleset {
                 comment: inet.comment.clone(),
                 inet: inet.table.clone(),

@@ -438,7 +438,12 @@ impl SimKernel {
         let (serial, run, port) = (self.netns.serial, self.host.run, self.port);
         self.node().transactions.set(self.node().transactions.get() + 1);
         let done = self.node().with(serial, |namespace| {
-            let before = namespace.nft.contents();
+            let contents = if namespace.lost.is_empty() {
+                Nftables::contents
+            } else {
+                Nftables::remains
+            };
+            let before = contents(&namespace.nft);
             let devices: Vec<InterfaceName> = namespace.facts.interfaces.keys().cloned().collect();
             let changed = namespace.nft.transact(ops, flags, port, &devices)?;
             if !changed {
@@ -452,7 +457,7 @@ impl SimKernel {
                 tampered: std::mem::take(&mut namespace.tampered),
                 lost: namespace.lost.clone(),
                 before,
-                after: namespace.nft.contents(),
+                after: contents(&namespace.nft),
                 ops: ops.len(),
             };
             let about_chains = |op: &Op| {

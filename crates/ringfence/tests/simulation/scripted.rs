@@ -14,9 +14,10 @@ use ringfence_netns::Facts;
 use ringfence_ruleset::{BaseChain, Chain, Hook, KernelFeatures, Match, Name, Rule, Ruleset, Table, Verdict};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::checks::is_one_change;
 use crate::cluster::interface;
 use crate::dice::Dice;
-use crate::node::{Faults, Node, SimHost};
+use crate::node::{Commit, Faults, Node, SimHost};
 
 const PATH: &str = "/run/netns/x.pod-0";
 
@@ -180,6 +181,46 @@ fn s141_a_chain_that_went_with_its_interface_is_missed_when_the_interface_is_bac
     let repaired = applier.results.try_recv().expect("it reports");
     assert!(repaired.result.is_ok() && repaired.drift.is_some(), "{repaired:?}");
     assert_eq!(held(&node, serial), Some(rules(&Verdict::Drop)));
+}
+
+#[test]
+fn s142_a_change_and_the_repair_of_what_went_with_an_interface_are_two_transactions() {
+    let (node, serial) = node();
+    let mut applier = Applier::start(&node, 1, true);
+    assert!(applier.enforce(&rules(&Verdict::Drop)).result.is_ok());
+    node.unplug(serial, &interface("net1"));
+    node.plug(serial, interface("net1"), BTreeSet::new());
+    node.commits.take();
+    assert!(applier.enforce(&rules(&Verdict::Accept)).result.is_ok());
+    assert_eq!(held(&node, serial), Some(rules(&Verdict::Accept)));
+    let commits = node.commits.take();
+    let [change, repair] = &commits[..] else {
+        panic!("two transactions: {commits:?}");
+    };
+    assert!(is_one_change(&[change]) && is_one_change(&[change, repair]));
+
+    // A third; the wrong way round; nothing lost; other rules along with the chain.
+    assert!(!is_one_change(&[change, repair, repair]));
+    assert!(!is_one_change(&[repair, change]));
+    let commit = |lost: &BTreeSet<InterfaceName>, before: &Ruleset, after: Ruleset| Commit {
+        serial,
+        pod: change.pod.clone(),
+        run: 1,
+        tampered: true,
+        lost: lost.clone(),
+        before: Ok(Some(before.clone())),
+        after: Ok(Some(after)),
+        ops: 1,
+    };
+    let (whole, other) = (rules(&Verdict::Accept), rules(&Verdict::Drop));
+    let mut rest = whole.clone();
+    rest.netdev = Table::default();
+    let (nothing, lost) = (BTreeSet::new(), &change.lost);
+    for (lost, after, is_one) in [(lost, &whole, true), (&nothing, &whole, false), (lost, &other, false)] {
+        let first = commit(lost, &other, rest.clone());
+        let second = commit(&nothing, &rest, after.clone());
+        assert_eq!(is_one_change(&[&first, &second]), is_one, "{lost:?}");
+    }
 }
 
 fn held_chains(node: &Node, serial: u64) -> usize {

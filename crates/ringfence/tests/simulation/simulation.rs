@@ -14,10 +14,10 @@ use ringfence_policy::Openings;
 use ringfence_ruleset::{KernelFeatures, Ruleset};
 
 use crate::agent::{Actor, Agent, RESYNC, Stage};
-use crate::checks::{Ledger, fits, shown};
+use crate::checks::{Ledger, fits, is_one_change, shown};
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::node::{Faults, Node};
+use crate::node::{Commit, Faults, Node};
 use crate::runtime::{Mode, Runtime};
 use crate::source::Source;
 
@@ -273,13 +273,7 @@ impl Simulation {
             return;
         };
         let alive = self.agent.borrow().as_ref().map(|agent| Rc::clone(&agent.alive));
-        let before = self
-            .node
-            .commits
-            .borrow()
-            .iter()
-            .filter(|commit| commit.run == run)
-            .count();
+        let before = self.node.commits.borrow().len();
         let next = match actor.stage {
             Stage::New => actor.worker.begin().map(Stage::Ready),
             Stage::Ready(mut session) => match actor.mailbox.try_take() {
@@ -289,19 +283,13 @@ impl Simulation {
             },
             Stage::Loaded(mut session, slot) => actor.worker.serve(&mut session, slot).then_some(Stage::Ready(session)),
         };
-        let commits = self
-            .node
-            .commits
-            .borrow()
-            .iter()
-            .filter(|commit| commit.run == run)
-            .count()
-            - before;
-        if commits > 1 && !self.has_faults() {
-            self.node.violation(
-                "s142",
-                format!("applier {run} makes {commits} transactions of one change"),
-            );
+        if !self.has_faults() {
+            let commits = self.node.commits.borrow();
+            let own: Vec<&Commit> = commits[before..].iter().filter(|commit| commit.run == run).collect();
+            if !is_one_change(&own) {
+                let what = format!("applier {run} makes {} transactions of one change", own.len());
+                self.node.violation("s142", what);
+            }
         }
         match next {
             Some(stage) if alive.is_some_and(|alive| alive.get()) => {
