@@ -2,12 +2,15 @@
 //!
 //! The promises are those of the directory source. An object disappears only because the API says so: a watch that
 //! breaks, is refused or starts again changes nothing by itself, and a new list is only the difference to what was
-//! known. A pod that moves between the two watches of pods (it is bound to this node) is never gone in between.
+//! known. A pod that moves between the two watches of pods (it is bound to this node) is never gone in between. And a
+//! policy is not removed before its namespace's deletion mark is known, as far as anybody can tell: while the watch of
+//! namespaces has missed something, removals of policies wait for a list of namespaces that begins behind them
+//! (statement 138). That only keeps isolation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ringfence_model::{
-    Coverage, NamespacedName, Object, ObjectKey, Policy, PolicyKey, PolicyKind, PortMatch, Ports, Scope,
+    Coverage, NamespacedName, Object, ObjectKey, Policy, PolicyKey, PolicyKind, PortMatch, Ports, Scope, Source,
 };
 use serde_json::Value;
 
@@ -49,6 +52,10 @@ pub(super) struct Merge {
     asking_for_full_pods: HashSet<PolicyKey>,
     /// Which objects the policies are, for Events about them.
     identities: Identities,
+    /// The watch of namespaces may have missed something; until a list is complete.
+    in_doubt: bool,
+    /// Removals of policies that wait, and whether the list of namespaces that is coming in began behind them.
+    kept_back: BTreeMap<PolicyKey, (Source, bool)>,
     updates: Vec<Update>,
 }
 
@@ -62,6 +69,8 @@ impl Merge {
                 .collect(),
             asking_for_full_pods: HashSet::new(),
             identities,
+            in_doubt: false,
+            kept_back: BTreeMap::new(),
             updates: Vec::new(),
         }
     }
@@ -85,7 +94,27 @@ impl Merge {
 
     /// A list begins.
     pub(super) fn begin(&mut self, stream: Stream) {
+        if stream == Stream::Namespaces {
+            self.in_doubt = true;
+            for (_, is_behind) in self.kept_back.values_mut() {
+                *is_behind = true;
+            }
+        }
         self.known_mut(stream).listed = Some(HashSet::new());
+    }
+
+    /// The watch does not work. When it goes on by itself nobody says so, nor whether it has caught up.
+    pub(super) fn doubt(&mut self, stream: Stream) {
+        self.in_doubt |= stream == Stream::Namespaces;
+    }
+
+    /// Whether policies wait for a list of namespaces, and none is coming in.
+    pub(super) fn needs_namespaces(&self) -> bool {
+        let is_listing = self
+            .known
+            .get(&Stream::Namespaces)
+            .is_some_and(|it| it.listed.is_some());
+        !self.kept_back.is_empty() && !is_listing
     }
 
     /// Remote pods will come in another form: the same version says something else then.
@@ -108,6 +137,17 @@ impl Merge {
         gone.sort();
         for name in gone {
             self.forget(stream, kind, &name);
+        }
+        if stream == Stream::Namespaces {
+            let (gone, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.kept_back)
+                .into_iter()
+                .partition(|(_, (_, is_behind))| *is_behind);
+            // Those that came while the list did are not behind it: it may be older than their namespace's mark.
+            self.in_doubt = !rest.is_empty();
+            self.kept_back = rest;
+            for (key, (source, _)) in gone {
+                self.policy_gone(key, source);
+            }
         }
     }
 
@@ -143,6 +183,7 @@ impl Merge {
         }
         if let Some(Object::Policy(policy)) = &decoded.object {
             self.note_policy(policy);
+            self.kept_back.remove(&policy.key);
         }
         let entry = Entry {
             version,
@@ -198,13 +239,18 @@ impl Merge {
         if other.is_some_and(|other| self.holds(other, name, Some(&key))) {
             return;
         }
-        if let ObjectKey::Policy(key) = &key {
-            self.asking_for_full_pods.remove(key);
+        let source = source_of(kind, name);
+        match key {
+            ObjectKey::Policy(key) if self.in_doubt => drop(self.kept_back.insert(key, (source, false))),
+            ObjectKey::Policy(key) => self.policy_gone(key, source),
+            key => self.updates.push(Update::Gone { key, source }),
         }
-        self.updates.push(Update::Gone {
-            key,
-            source: source_of(kind, name),
-        });
+    }
+
+    fn policy_gone(&mut self, key: PolicyKey, source: Source) {
+        self.asking_for_full_pods.remove(&key);
+        let key = ObjectKey::Policy(key);
+        self.updates.push(Update::Gone { key, source });
     }
 
     fn holds(&self, stream: Stream, name: &NamespacedName, key: Option<&ObjectKey>) -> bool {

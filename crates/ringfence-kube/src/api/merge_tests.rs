@@ -198,3 +198,58 @@ fn who_a_policy_is_is_known_while_it_is_there_also_where_it_is_rejected() {
     merge.delete(Stream::NetworkPolicies, Kind::NetworkPolicy, &object);
     assert_eq!(identities.get(&key), None);
 }
+
+#[test]
+fn s138_policies_that_go_while_the_watch_of_namespaces_has_trouble_wait_for_a_list() {
+    let (namespaces, policies) = (Stream::Namespaces, Stream::NetworkPolicies);
+    let namespace = |version: &str| json!({"metadata": {"name": "x", "resourceVersion": version}});
+    let mut marked = namespace("2");
+    marked["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let all = json!({"podSelector": {}});
+    let [a, b] = ["a", "b"].map(|name| policy(name, "1", &all));
+    let begun = || {
+        let mut merge = Merge::new(Scope::All, Identities::default());
+        list(&mut merge, namespaces, Kind::Namespace, &[namespace("1")]);
+        list(&mut merge, policies, Kind::NetworkPolicy, &[a.clone(), b.clone()]);
+        merge.updates();
+        merge
+    };
+
+    let mut merge = begun();
+    merge.delete(policies, Kind::NetworkPolicy, &a);
+    check(&mut merge, &["-NetworkPolicy x/a"]);
+    merge.doubt(policies);
+    merge.delete(policies, Kind::NetworkPolicy, &b);
+    check(&mut merge, &["-NetworkPolicy x/b"]);
+
+    // One that goes before the list of namespaces begins, and one meanwhile: that one waits for another list.
+    let mut merge = begun();
+    merge.doubt(namespaces);
+    assert!(!merge.needs_namespaces(), "nothing waits");
+    list(&mut merge, policies, Kind::NetworkPolicy, std::slice::from_ref(&b));
+    check(&mut merge, &[]);
+    assert!(merge.needs_namespaces() && merge.needs_full_pods());
+    merge.begin(namespaces);
+    assert!(!merge.needs_namespaces(), "it is on its way");
+    merge.delete(policies, Kind::NetworkPolicy, &b);
+    merge.apply(namespaces, Kind::Namespace, &namespace("1"));
+    check(&mut merge, &[]);
+    merge.end(namespaces, Kind::Namespace);
+    check(&mut merge, &["-NetworkPolicy x/a"]);
+    assert!(merge.needs_namespaces() && merge.needs_full_pods());
+    list(&mut merge, namespaces, Kind::Namespace, &[marked]);
+    check(&mut merge, &["+Namespace x", "-NetworkPolicy x/b"]);
+    assert!(!merge.needs_namespaces() && !merge.needs_full_pods());
+
+    // It is whole again; and one that is back is not gone.
+    merge.apply(policies, Kind::NetworkPolicy, &a);
+    merge.delete(policies, Kind::NetworkPolicy, &a);
+    check(&mut merge, &["+NetworkPolicy x/a", "-NetworkPolicy x/a"]);
+    let mut merge = begun();
+    merge.doubt(namespaces);
+    merge.delete(policies, Kind::NetworkPolicy, &a);
+    merge.apply(policies, Kind::NetworkPolicy, &a);
+    assert!(!merge.needs_namespaces(), "nothing waits");
+    list(&mut merge, namespaces, Kind::Namespace, &[namespace("1")]);
+    check(&mut merge, &["+NetworkPolicy x/a"]);
+}

@@ -116,6 +116,7 @@ impl Runner {
                 self.take(tag, said, &out);
             }
             self.choose_detail(&out);
+            self.list_namespaces(&out);
             let mut updates = self.merge.updates();
             updates.extend(report);
             let unread = self.unread();
@@ -233,6 +234,7 @@ impl Runner {
         {
             health.errors[position] += 1;
         }
+        self.merge.doubt(stream);
         match &trouble {
             // What it delivered before stays, and the new list is on its way.
             Trouble::Expired => {
@@ -300,6 +302,16 @@ impl Runner {
             health.since = SystemTime::now();
         }
         health.state = state;
+    }
+
+    /// A watch that goes on by itself does not say so before something changes, so what waits for it asks for a list.
+    fn list_namespaces(&mut self, out: &mpsc::Sender<(Tag, Said)>) {
+        if self.merge.needs_namespaces() {
+            debug!("Policies are gone while the watch of namespaces had trouble: namespaces are listed first");
+            // At once, so that it is asked for only once.
+            self.merge.begin(Stream::Namespaces);
+            self.start(Stream::Namespaces, out);
+        }
     }
 
     /// Asks more of remote pods while a policy needs it, and less again some time after.
