@@ -43,6 +43,7 @@ impl Places {
 struct Silent {
     path: PathBuf,
     server: Option<File>,
+    mounted: bool,
 }
 
 impl Silent {
@@ -70,6 +71,7 @@ impl Silent {
         Self {
             path,
             server: Some(server),
+            mounted: true,
         }
     }
 
@@ -78,20 +80,27 @@ impl Silent {
         self.server = None;
     }
 
-    /// Nothing is left there.
+    /// Nothing is left there. Lazily: who has been waiting for an answer is only just getting it.
     fn unmount(&mut self) {
         self.end();
-        run_program("umount", &[self.path.to_str().expect("UTF-8")], "").expect("unmounted");
+        self.mounted = false;
+        let path = self.path.to_str().expect("UTF-8");
+        run_program("umount", &["--lazy", path], "").expect("unmounted");
         fs::remove_dir(&self.path).expect("removed");
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        // Before anything looks at the path.
-        self.end();
-        // It may be gone.
-        drop(run_program("umount", &[self.path.to_str().expect("UTF-8")], ""));
+        // By now something else may be there, which is to stay.
+        if self.mounted {
+            self.end();
+            drop(run_program(
+                "umount",
+                &["--lazy", self.path.to_str().expect("UTF-8")],
+                "",
+            ));
+        }
     }
 }
 
