@@ -138,7 +138,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::messages::PodSandboxMetadata;
+    use crate::messages::{CONFIG_SOURCE, PodSandboxMetadata};
 
     fn uid(text: &str) -> PodUid {
         PodUid::new(text).expect("valid")
@@ -163,7 +163,7 @@ mod tests {
     fn static_pods_are_called_by_their_names_and_no_others() {
         let made = |source: Option<&str>| {
             let mut item = item("a", "p", 0, 5);
-            let source = source.map(|source| ("kubernetes.io/config.source".to_owned(), source.to_owned()));
+            let source = source.map(|source| (CONFIG_SOURCE.to_owned(), source.to_owned()));
             item.annotations = source.into_iter().collect();
             let known = newest(vec![item]).into_iter();
             let known = known.map(|(pod, sandbox)| (pod, (sandbox, at("/n/1")))).collect();

@@ -30,6 +30,7 @@ use tokio::runtime;
 use tokio::sync::{Notify, mpsc, watch as channel};
 
 pub use health::{Health, State};
+pub use messages::{CONFIG_SOURCE, is_static};
 pub use place::visible;
 pub use proc::scan;
 

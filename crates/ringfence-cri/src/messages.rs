@@ -76,16 +76,19 @@ pub(crate) struct PodSandbox {
     pub(crate) annotations: HashMap<String, String>,
 }
 
-/// Where the kubelet has a pod from: `api`, or a file or an address of the node. It writes this itself, over whatever the
-/// pod says.
-const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// The annotation of a sandbox that says where the kubelet has its pod from: `api`, or a file or an address of the node. The
+/// kubelet writes it itself, over whatever the pod says (kubernetes.io/config.source).
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+
+/// Whether a sandbox with these annotations is of a static pod, which the API knows under another UID.
+pub fn is_static<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> bool {
+    annotation(CONFIG_SOURCE).is_some_and(|source| source != "api")
+}
 
 impl PodSandbox {
     /// Whether its pod is a static one, which the API knows under another UID.
     pub(crate) fn is_static(&self) -> bool {
-        self.annotations
-            .get(CONFIG_SOURCE)
-            .is_some_and(|source| source != "api")
+        is_static(|name| self.annotations.get(name).map(String::as_str))
     }
 
     pub(crate) fn is_ready(&self) -> bool {

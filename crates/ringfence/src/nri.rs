@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ringfence_cri::is_static;
 use ringfence_kube::{Kind, decode_kind};
 use ringfence_model::{NamespacedName, Object, Pod, PodUid};
 use ringfence_netns::Netns;
@@ -29,9 +30,6 @@ const KUBELET_LABELS: [&str; 3] = [
     "io.kubernetes.pod.namespace",
     "io.kubernetes.pod.uid",
 ];
-
-/// Where the kubelet has a pod from: `api`, or a file on the node.
-const SOURCE: &str = "kubernetes.io/config.source";
 
 /// Connects to the runtime, and tells the loop what it says.
 pub fn start(socket: PathBuf, node: Arc<str>, events: UnboundedSender<Event>) -> Result<Handle, Error> {
@@ -137,7 +135,7 @@ pub fn sandbox(raw: ringfence_nri::Sandbox, node: &str, now: SystemTime) -> Sand
     };
     Sandbox {
         uid: uid.ok().flatten(),
-        from_file: annotation(SOURCE).is_some_and(|source| source != "api"),
+        from_file: is_static(annotation),
         tolerates: annotation(TOLERATION) == Some("true"),
         pod,
         name: NamespacedName::new(&*raw.namespace, &*raw.name),
@@ -180,6 +178,8 @@ fn pod(raw: &ringfence_nri::Sandbox, node: &str, now: SystemTime) -> Option<Pod>
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use ringfence_cri::CONFIG_SOURCE;
+
     use super::*;
 
     fn raw() -> ringfence_nri::Sandbox {
@@ -197,7 +197,7 @@ mod tests {
             labels: texts(&[("app", "web"), ("io.kubernetes.pod.name", "web")]),
             annotations: texts(&[
                 ("k8s.v1.cni.cncf.io/networks", "net-a,other/net-b@storage"),
-                (SOURCE, "api"),
+                (CONFIG_SOURCE, "api"),
             ]),
             network: Network::At("/proc/self/ns/net".into()),
             addresses: vec!["10.0.0.9".into(), "fd00::9".into()],
@@ -246,7 +246,7 @@ mod tests {
         assert!(is_alive(&plain));
 
         let mut other = raw();
-        other.annotations.insert(SOURCE.into(), "file".into());
+        other.annotations.insert(CONFIG_SOURCE.into(), "file".into());
         other.annotations.insert(TOLERATION.into(), "true".into());
         other.network = Network::At("/nonexistent/netns".into());
         let other = made(other);

@@ -17,7 +17,6 @@ use ringfence_model::{Direction, Namespace, NamespacedName, PodUid, Source};
 use ringfence_netns::NetnsId;
 use ringfence_policy::Openings;
 use ringfence_ruleset::Ruleset;
-
 use tracing::info;
 
 use super::Controller;
